@@ -7,14 +7,16 @@
 # integration, stress, ...). These mean something to the presets:
 #   release  says something only about the optimised build: not run by `dev`, run by `release`
 #   model    independent of the build: run once, by `release`
-#   demo     the demo: run by the test preset `demo`
+#   demo     the demo: run by the test preset `demo`; also has `release`, so that the tests run it
 #   stress   run by `dev` and by `tsan`
 
 # Criterion's tagged asserts assign an int to a one-bit field, and keep strings in char *.
 # Linked after lk_flags, so that these options come later and win.
-add_library(lk_criterion INTERFACE)
-target_compile_options(lk_criterion INTERFACE -Wno-conversion -Wno-write-strings)
-target_link_libraries(lk_criterion INTERFACE PkgConfig::criterion)
+if(LK_TESTS)
+  add_library(lk_criterion INTERFACE)
+  target_compile_options(lk_criterion INTERFACE -Wno-conversion -Wno-write-strings)
+  target_link_libraries(lk_criterion INTERFACE PkgConfig::criterion)
+endif()
 
 # lk_test_defaults(NAME [TIMEOUT s] [LABELS ...] [SERIAL] [FAIL_ON regex])
 # Sets the common properties of an existing test; call it for tests made with add_test().
@@ -47,6 +49,10 @@ function(lk_criterion_test name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "SERIAL" "TIMEOUT" "LIBS;LABELS")
   add_executable(${name} ${arg_UNPARSED_ARGUMENTS})
   target_link_libraries(${name} PRIVATE lk_flags lk_criterion ${arg_LIBS})
+  # Criterion does not start under ThreadSanitizer: do not even build it there.
+  if("thread" IN_LIST LK_SANITIZE)
+    set_target_properties(${name} PROPERTIES EXCLUDE_FROM_ALL TRUE)
+  endif()
   add_test(NAME ${name} COMMAND ${name})
   lk_test_forward()
   lk_test_defaults(${name} ${forwarded} FAIL_ON "Tested: 0[^0-9]")
