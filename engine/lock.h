@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/* The lock protocol: trying, releasing, marking, reading optimistically. docs/lock-protocol.md has the
+ * rules; every order named here is in docs/memory-model.md.
+ *
+ * Owns nothing: a party borrows a view of a control area. No system call, no allocation, no clock: who has
+ * to be woken is told through the party's wake function, and waiting is in engine/wait.h. One thread at a
+ * time per party; parties are independent of each other, in one process or many. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/layout.h"
+
+/* Called after the futex of `slot` was raised; the driver makes the sleeper run: by futex(2), or through
+ * the broker where brokered. Must not call back into the engine. */
+typedef void (*lki_wake_fn)(void *user, uint32_t slot, bool brokered);
+
+/* One attachment as seen by whoever acts for it. */
+struct lki_party {
+    const struct lki_area *area;
+    struct lki_attachment *self;
+    uint32_t id; /* what it writes into words */
+    lki_wake_fn wake;
+    void *user;
+};
+
+enum lki_mode { /* the values of enum lk_mode */
+    LKI_MODE_SHARED = 1,
+    LKI_MODE_EXCLUSIVE = 2,
+};
+
+enum lki_hold {
+    LKI_HOLD_DATA,    /* the sequence is odd inside: death means damage */
+    LKI_HOLD_TO_EXIT, /* the sequence stays even: death is a plain release */
+};
+
+enum lki_verdict {
+    LKI_TAKEN,      /* held */
+    LKI_TAKEN_DIED, /* held, and an owner died inside */
+    LKI_BUSY,       /* not held: somebody else holds it, or it is somebody else's turn */
+    LKI_NESTED,     /* not held anew: this party holds it already */
+    LKI_NO_CELL,    /* not held: all hold cells are taken */
+    LKI_SLEEP,      /* not yet: sleep, then step again */
+    LKI_TIMED_OUT,  /* not held: the deadline passed; nothing is left behind */
+    LKI_RELEASED,
+    LKI_NOT_HELD, /* nothing was changed */
+    LKI_STALE,    /* this attachment has ended; nothing was changed */
+};
+
+/* One immediate attempt, which does not disturb readers. LKI_TAKEN, _TAKEN_DIED, _BUSY, _NESTED, _NO_CELL
+ * or _STALE. lock < area->locks. */
+enum lki_verdict lki_lock_try(const struct lki_party *party, uint32_t lock, enum lki_mode mode,
+                              enum lki_hold hold);
+
+/* Releases a hold of either mode. LKI_RELEASED, _NOT_HELD or _STALE. */
+enum lki_verdict lki_lock_release(const struct lki_party *party, uint32_t lock);
+
+/* The exclusive owner says that the data is whole. LKI_RELEASED is not returned: LKI_TAKEN on success,
+ * LKI_NOT_HELD if this party is not the exclusive owner. */
+enum lki_verdict lki_lock_mark_consistent(const struct lki_party *party, uint32_t lock);
+
+/* The exclusive owner declares its dirty range. LKI_TAKEN, or LKI_NOT_HELD. */
+enum lki_verdict lki_lock_declare(const struct lki_party *party, uint32_t lock, uint64_t offset,
+                                  uint64_t length_bytes);
+
+/* The sequence now. */
+static inline uint64_t lki_lock_sequence(const struct lki_area *area, uint32_t lock)
+{
+    /* relaxed: the value itself is the answer; nothing is read on the strength of it */
+    return atomic_load_explicit(&area->hot[lock].sequence, memory_order_relaxed);
+}
+
+/* Whether this party holds the lock, and how: 0, LKI_MODE_SHARED or LKI_MODE_EXCLUSIVE. */
+int lki_lock_held_by(const struct lki_party *party, uint32_t lock);
+
+/* --- Optimistic reads; need no write access --- */
+
+enum lki_read {
+    LKI_READ_BEGUN,
+    LKI_READ_WRITER_INSIDE,
+    LKI_READ_DAMAGED,
+};
+
+enum lki_read lki_read_begin(const struct lki_area *area, uint32_t lock, uint64_t *out_version);
+bool lki_read_valid(const struct lki_area *area, uint32_t lock, uint64_t version);
+void lki_read_copy(void *to, const void *from, size_t bytes);

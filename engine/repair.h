@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/* Giving out attachments and cleaning up after them. The broker only: it alone knows that a process has
+ * ended. Borrowed view, no system call, no allocation. */
+#pragma once
+
+#include "engine/lock.h"
+
+/* What is known of the one that ended; goes into the recovery record of each lock it held. */
+struct lki_death {
+    int32_t pid;
+    uint32_t uid;
+    uint32_t cause; /* enum lk_recovery_cause */
+    uint64_t when_ns;
+    char command[32];
+};
+
+/* One repair, cut into slices. Restartable from the beginning at any time. */
+struct lki_repair {
+    const struct lki_area *area;
+    uint32_t id;
+    uint32_t next_lock;
+    uint32_t freed;   /* locks that it owned */
+    uint32_t damaged; /* of these: with an odd sequence */
+    bool waits_cleared;
+    bool wake_everybody; /* somebody may depend on a wake that the dead one owed */
+};
+
+/* Makes slot live: writes flags and the id of its next generation. The slot is free: never given, or
+ * repaired. Returns the id. 1 <= slot <= area->attachments_max. */
+uint32_t lki_attachment_open(const struct lki_area *area, uint32_t slot, uint32_t generation,
+                             uint32_t flags);
+
+/* Starts the repair of a live id whose process can run no more instructions (or has detached). */
+void lki_repair_begin(struct lki_repair *repair, const struct lki_area *area, uint32_t id);
+
+/* Repairs at most locks_max locks. Returns true when all is done: then every waiter has been told through
+ * `wake`, the attachment's id is 0, and the slot may be given again. */
+bool lki_repair_step(struct lki_repair *repair, const struct lki_death *death, uint32_t locks_max,
+                     lki_wake_fn wake, void *user);
+
+/* Whether an exclusive owner's id still stands in any word or cell of it. For checks and listings. */
+struct lki_lock_state {
+    uint32_t word;
+    uint64_t sequence;
+    uint32_t readers;      /* attachments with a cell for it */
+    uint32_t waiters;      /* attachments that wait for it */
+    uint32_t first_reader; /* id of one of them, 0: none */
+};
+
+/* Looks at one lock: O(attachments). A snapshot; it may be old when it returns. */
+void lki_lock_look(const struct lki_area *area, uint32_t lock, struct lki_lock_state *out_state);
