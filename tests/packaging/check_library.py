@@ -1,0 +1,75 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Checks what the shared library exports and what it pulls in.
+
+Exported: every function that the header declares, in the given version node, and nothing else.
+Needed at run time: the C library and protobuf-c. Anything more would be a burden on every program
+that links us, and a way for two versions of it to meet in one process.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+
+ALLOWED = re.compile(r"libc\.so\.6|ld-linux.*\.so\.\d|libprotobuf-c\.so\.1")
+
+
+def output_of(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def declared_functions(header):
+    # Preprocessed, so that comments and macros are gone.
+    text = output_of("cc", "-E", "-P", "-DLK_API=", header)
+    return set(re.findall(r"\b(lk_\w+)\s*\((?!\*)", text))
+
+
+def exported_symbols(library):
+    """Pairs of name and version node; the node's own symbol is left out."""
+    pairs = set()
+    for line in output_of("nm", "-D", "--defined-only", "--with-symbol-versions", library).splitlines():
+        _, kind, symbol = line.split()
+        if kind != "A":
+            name, _, node = symbol.partition("@")
+            pairs.add((name, node.lstrip("@")))
+    return pairs
+
+
+def dynamic_entries(library, tag):
+    return re.findall(rf"\({tag}\).*\[(.*)\]", output_of("readelf", "-dW", library))
+
+
+def faults(arguments):
+    declared = declared_functions(arguments.header)
+    exported = exported_symbols(arguments.library)
+    if not declared:
+        yield f"no function found in {arguments.header}"
+    for name in sorted(declared - {name for name, _ in exported}):
+        yield f"declared but not exported: {name}"
+    for name, node in sorted(exported):
+        if name not in declared:
+            yield f"exported but not declared: {name}"
+        if node != arguments.node:
+            yield f"{name} is in version node '{node}', not '{arguments.node}'"
+    for needed in dynamic_entries(arguments.library, "NEEDED"):
+        if not ALLOWED.fullmatch(needed):
+            yield f"needs {needed} at run time"
+    if dynamic_entries(arguments.library, "SONAME") != [arguments.soname]:
+        yield f"soname is {dynamic_entries(arguments.library, 'SONAME')}, not {arguments.soname}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("library")
+    parser.add_argument("header")
+    parser.add_argument("--soname", required=True)
+    parser.add_argument("--node", required=True)
+    found = list(faults(parser.parse_args()))
+    for fault in found:
+        print(f"check_library: {fault}", file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
