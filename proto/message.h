@@ -222,3 +222,7 @@ struct lki_message {
         struct lki_list_page list_page;
     } as;
 };
+
+/* The name of a message type for logs and errors: "open", "granted"; "unknown" for a value that is
+ * no type. Static. Pure. */
+const char *lki_message_type_name(enum lki_message_type type);
