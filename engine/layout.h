@@ -167,3 +167,33 @@ static inline struct lki_attachment *lki_area_attachment(const struct lki_area *
     uint32_t slot = id & LKI_SLOT_MASK;
     return slot != 0 && slot <= area->attachments_max ? &area->attachments[slot] : NULL;
 }
+
+static inline uint32_t lki_wait_lock(uint64_t fact)
+{
+    return (uint32_t)(fact >> LKI_WAIT_LOCK_SHIFT & LKI_WAIT_LOCK_MASK);
+}
+
+static inline uint32_t lki_wait_ticket(uint64_t fact)
+{
+    return (uint32_t)fact;
+}
+
+/* 1 shared, 2 exclusive; anything else is a scribble. */
+static inline uint32_t lki_wait_mode(uint64_t fact)
+{
+    return (uint32_t)(fact >> LKI_WAIT_MODE_SHIFT) & 3;
+}
+
+static inline bool lki_wait_is(uint64_t fact, uint64_t kind, uint32_t lock)
+{
+    return (fact & LKI_WAIT_KIND_MASK) == kind && lki_wait_lock(fact) == lock;
+}
+
+/* How many slots were ever given: scans go from 1 to here. Never beyond the array. */
+static inline uint32_t lki_area_slots_used(const struct lki_area *area)
+{
+    /* [slot-count] seq_cst, pairs with the store in lki_attachment_open(): a slot whose owner has
+     * published a wait or a cell is counted by everyone who looks for it afterwards. */
+    uint32_t used = atomic_load_explicit(&area->header->attachments_used, memory_order_seq_cst);
+    return used < area->attachments_max ? used : area->attachments_max;
+}

@@ -16,14 +16,20 @@
  * the broker where brokered. Must not call back into the engine. */
 typedef void (*lki_wake_fn)(void *user, uint32_t slot, bool brokered);
 
-/* One attachment as seen by whoever acts for it. */
+/* One attachment as seen by whoever acts for it: one party per attachment, for its whole life. */
 struct lki_party {
     const struct lki_area *area;
     struct lki_attachment *self;
-    uint32_t id; /* what it writes into words */
+    uint32_t id;         /* what it writes into words */
+    uint32_t cells_used; /* private copy: bit i is set while cell i names a lock */
     lki_wake_fn wake;
     void *user;
 };
+
+/* Fills a party for the live attachment `id` of the area. Borrows the area.
+ * Returns false when the id names no slot of the area. */
+bool lki_party_init(struct lki_party *party, const struct lki_area *area, uint32_t id,
+                    lki_wake_fn wake, void *user);
 
 enum lki_mode { /* the values of enum lk_mode */
     LKI_MODE_SHARED = 1,
@@ -50,18 +56,18 @@ enum lki_verdict {
 
 /* One immediate attempt, which does not disturb readers. LKI_TAKEN, _TAKEN_DIED, _BUSY, _NESTED, _NO_CELL
  * or _STALE. lock < area->locks. */
-enum lki_verdict lki_lock_try(const struct lki_party *party, uint32_t lock, enum lki_mode mode,
+enum lki_verdict lki_lock_try(struct lki_party *party, uint32_t lock, enum lki_mode mode,
                               enum lki_hold hold);
 
 /* Releases a hold of either mode. LKI_RELEASED, _NOT_HELD or _STALE. */
-enum lki_verdict lki_lock_release(const struct lki_party *party, uint32_t lock);
+enum lki_verdict lki_lock_release(struct lki_party *party, uint32_t lock);
 
 /* The exclusive owner says that the data is whole. LKI_RELEASED is not returned: LKI_TAKEN on success,
  * LKI_NOT_HELD if this party is not the exclusive owner. */
-enum lki_verdict lki_lock_mark_consistent(const struct lki_party *party, uint32_t lock);
+enum lki_verdict lki_lock_mark_consistent(struct lki_party *party, uint32_t lock);
 
 /* The exclusive owner declares its dirty range. LKI_TAKEN, or LKI_NOT_HELD. */
-enum lki_verdict lki_lock_declare(const struct lki_party *party, uint32_t lock, uint64_t offset,
+enum lki_verdict lki_lock_declare(struct lki_party *party, uint32_t lock, uint64_t offset,
                                   uint64_t length_bytes);
 
 /* The sequence now. */

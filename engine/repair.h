@@ -5,11 +5,19 @@
 
 #include "engine/lock.h"
 
+/* Why an attachment ends; the values of enum lk_recovery_cause. */
+enum lki_cause {
+    LKI_CAUSE_NONE = 0,
+    LKI_CAUSE_EXITED = 1,
+    LKI_CAUSE_CLOSED = 2,
+    LKI_CAUSE_FORCED = 3,
+};
+
 /* What is known of the one that ended; goes into the recovery record of each lock it held. */
 struct lki_death {
     int32_t pid;
     uint32_t uid;
-    uint32_t cause; /* enum lk_recovery_cause */
+    uint32_t cause; /* enum lki_cause */
     uint64_t when_ns;
     char command[32];
 };
@@ -21,8 +29,8 @@ struct lki_repair {
     uint32_t next_lock;
     uint32_t freed;   /* locks that it owned */
     uint32_t damaged; /* of these: with an odd sequence */
-    bool waits_cleared;
-    bool wake_everybody; /* somebody may depend on a wake that the dead one owed */
+    bool facts_cleared; /* its wait and its cells */
+    bool found;         /* it held or awaited something: somebody may wait for it */
 };
 
 /* Makes slot live: writes flags and the id of its next generation. The slot is free: never given, or
@@ -38,7 +46,7 @@ void lki_repair_begin(struct lki_repair *repair, const struct lki_area *area, ui
 bool lki_repair_step(struct lki_repair *repair, const struct lki_death *death, uint32_t locks_max,
                      lki_wake_fn wake, void *user);
 
-/* Whether an exclusive owner's id still stands in any word or cell of it. For checks and listings. */
+/* One lock as it looks to a bystander, for listings and checks. */
 struct lki_lock_state {
     uint32_t word;
     uint64_t sequence;

@@ -17,7 +17,7 @@ enum lki_wait_phase {
 };
 
 struct lki_wait {
-    const struct lki_party *party; /* borrowed until the wait has ended */
+    struct lki_party *party; /* borrowed until the wait has ended */
     uint32_t lock;
     enum lki_mode mode;
     enum lki_hold hold;
@@ -44,7 +44,7 @@ struct lki_sleep {
 
 /* Publishes the wait. The lock has been tried and this party does not hold it in any mode.
  * Returns LKI_SLEEP (now step), LKI_NESTED, LKI_NO_CELL or LKI_STALE (nothing published). */
-enum lki_verdict lki_wait_begin(struct lki_wait *wait, const struct lki_party *party, uint32_t lock,
+enum lki_verdict lki_wait_begin(struct lki_wait *wait, struct lki_party *party, uint32_t lock,
                                 enum lki_mode mode, enum lki_hold hold, uint64_t now_ns,
                                 uint64_t deadline_ns);
 

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: MIT */
+#include "engine/turn.h"
+
+#include "engine/fast.h"
+
+static bool cas_word(struct lki_lock_hot *hot, uint32_t *word, uint32_t desired)
+{
+    LKI_STEP("cas_word");
+    /* [word-handoff] [cell-word] [wait-word] seq_cst both ways: acquires what the last owner wrote,
+     * releases what we did, and orders the looks at cells and waits that follow. */
+    return atomic_compare_exchange_strong_explicit(&hot->word, word, desired, memory_order_seq_cst,
+                                                   memory_order_seq_cst);
+}
+
+static uint32_t load_word(struct lki_lock_hot *hot)
+{
+    LKI_STEP("load_word");
+    /* [cell-word] [wait-word] seq_cst: comes after our own cell or wait in the one total order */
+    return atomic_load_explicit(&hot->word, memory_order_seq_cst);
+}
+
+void lki_turn_free_word(struct lki_party *party, uint32_t lock, uint32_t add)
+{
+    const struct lki_area *area = party->area;
+    struct lki_lock_hot *hot = &area->hot[lock];
+    uint32_t word = load_word(hot);
+
+    while (lki_word_id(word) == party->id) { /* anything else is a scribble: not ours to free */
+        if (!(word & LKI_PARKED)) {
+            if (cas_word(hot, &word, (word & LKI_DIED) | add))
+                return;
+            continue;
+        }
+        /* PARKED goes before the scan, every time: who publishes after it sets PARKED again, and so makes
+         * the last CAS below fail. Without this a waiter that came and went leaves PARKED behind, and
+         * another that trusts it is never seen. */
+        if (!cas_word(hot, &word, word & ~LKI_PARKED))
+            continue;
+        word &= ~LKI_PARKED;
+        struct lki_oldest oldest = lki_scan_oldest(area, lock, 0);
+        uint32_t freed = (word & LKI_DIED) | add;
+        if (oldest.slot != 0 && oldest.impatient)
+            freed |= LKI_FAIR | LKI_PARKED;
+        if (!cas_word(hot, &word, freed))
+            continue;
+        if (oldest.slot != 0)
+            lki_wake_slot(area, oldest.slot, party->wake, party->user);
+        return;
+    }
+}
+
+void lki_turn_back_out(struct lki_party *party, uint32_t lock)
+{
+    lki_turn_free_word(party, lock, LKI_READ);
+    /* The queue moves one by one, but all these readers could have been inside all the time. */
+    lki_wake_readers(party->area, lock, party->wake, party->user);
+}
+
+void lki_turn_pass_on(struct lki_party *party, uint32_t lock)
+{
+    const struct lki_area *area = party->area;
+    struct lki_lock_hot *hot = &area->hot[lock];
+
+    for (;;) {
+        /* The word is loaded before the scan and changed from that value alone: a FAIR that somebody left
+         * since, for a waiter that the scan did not see, makes the CAS fail. */
+        uint32_t word = load_word(hot);
+        struct lki_oldest oldest = lki_scan_oldest(area, lock, lki_party_slot(party));
+        bool is_free = lki_word_id(word) == 0;
+
+        if (oldest.slot == 0) {
+            if (!is_free || !(word & (LKI_FAIR | LKI_PARKED)) ||
+                cas_word(hot, &word, word & ~(LKI_FAIR | LKI_PARKED)))
+                return;
+        } else if (is_free) {
+            lki_wake_slot(area, oldest.slot, party->wake, party->user);
+            return;
+        } else if (word & LKI_PARKED || cas_word(hot, &word, word | LKI_PARKED)) {
+            return; /* the owner will look when it unlocks */
+        }
+    }
+}
+
+int lki_party_cell(const struct lki_party *party, uint32_t lock)
+{
+    for (uint32_t left = party->cells_used; left != 0; left &= left - 1) {
+        int cell = __builtin_ctz(left);
+        /* relaxed: only this party writes its cells while it lives */
+        if (atomic_load_explicit(&party->self->cells[cell], memory_order_relaxed) == lock + 1)
+            return cell;
+    }
+    return -1;
+}
+
+bool lki_turn_enter_shared(struct lki_party *party, uint32_t lock, uint32_t *out_word)
+{
+    struct lki_lock_hot *hot = &party->area->hot[lock];
+    unsigned cell = (unsigned)__builtin_ctz(~party->cells_used);
+
+    LKI_STEP("enter_cell");
+    /* [cell-word] seq_cst exchange, then the seq_cst load: see lki_fast_take_shared() */
+    atomic_exchange_explicit(&party->self->cells[cell], lock + 1, memory_order_seq_cst);
+    party->cells_used |= UINT32_C(1) << cell;
+    uint32_t word = load_word(hot);
+    while (lki_word_id(word) == 0) {
+        if (word & LKI_READ || cas_word(hot, &word, word | LKI_READ)) {
+            *out_word = word;
+            return true;
+        }
+    }
+    lki_cell_leave(party, lock, cell);
+    return false;
+}
+
+void lki_cell_leave(struct lki_party *party, uint32_t lock, unsigned cell)
+{
+    const struct lki_area *area = party->area;
+
+    LKI_STEP("leave_cell");
+    /* [cell-word] seq_cst exchange, pairs with the drainer's scan: what we read under the lock comes
+     * before what the writer writes once it has seen the empty cell. */
+    atomic_exchange_explicit(&party->self->cells[cell], 0, memory_order_seq_cst);
+    party->cells_used &= ~(UINT32_C(1) << cell);
+
+    /* The word is loaded again, after the cell: the owner that was seen earlier may have given up, and
+     * another may drain since; it alone may sleep for this cell. */
+    uint32_t owner = lki_word_id(load_word(&area->hot[lock]));
+    struct lki_attachment *attachment = lki_area_attachment(area, owner);
+    if (!attachment || attachment == party->self)
+        return;
+    LKI_STEP("leave_owner_wait");
+    /* [drain-wait] seq_cst, pairs with the drainer's publishing exchange, after which it scans the cells
+     * once more: either it finds ours empty, or we find it draining. */
+    uint64_t fact = atomic_load_explicit(&attachment->wait, memory_order_seq_cst);
+    if (lki_wait_is(fact, LKI_WAIT_DRAINING, lock))
+        lki_wake_slot(area, owner & LKI_SLOT_MASK, party->wake, party->user);
+}
