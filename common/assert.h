@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Assertions for our own mistakes. They stay on in release builds; the argument has no side effects.
- * What a peer, a file or shared memory says is never asserted: it is checked and answered. */
+/* Assertions for our own mistakes. They stay on in release builds; the argument has no side
+ * effects. What a peer, a file or shared memory says is never asserted: it is checked and answered.
+ */
 #pragma once
 
 /* Prints the place and the expression to stderr and aborts. Never returns. Threads: any. */

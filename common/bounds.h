@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: MIT */
-/* Named maximums of everything that a peer can grow. Each has a test for the refusal at maximum + 1. */
+/* Named maximums of everything that a peer can grow. Each has a test for the refusal at maximum
+ * + 1. */
 #pragma once
 
 #include <stdint.h>
 
-#define LKI_REQUEST_BYTES_MAX (16u * 1024)  /* one record from a client */
-#define LKI_REPLY_BYTES_MAX (64u * 1024)    /* one record from the broker */
-#define LKI_ARENA_BYTES_MAX (256u * 1024)   /* memory that unpacking one record may take */
-#define LKI_RECORD_FDS_MAX 4u               /* descriptors in one record; more drops the peer */
-#define LKI_NAME_BYTES_MAX 255u             /* a segment's or lock's name, without its ~uid/ or @gid/ */
-#define LKI_SOCKET_PATH_BYTES_MAX 107u      /* sun_path less its terminating zero */
-#define LKI_LOCKS_MAX (1u << 20)            /* locks in one segment */
+#define LKI_REQUEST_BYTES_MAX (16u * 1024) /* one record from a client */
+#define LKI_REPLY_BYTES_MAX (64u * 1024)   /* one record from the broker */
+#define LKI_ARENA_BYTES_MAX (256u * 1024)  /* memory that unpacking one record may take */
+#define LKI_RECORD_FDS_MAX 4u              /* descriptors in one record; more drops the peer */
+#define LKI_NAME_BYTES_MAX 255u        /* a segment's or lock's name, without its ~uid/ or @gid/ */
+#define LKI_SOCKET_PATH_BYTES_MAX 107u /* sun_path less its terminating zero */
+#define LKI_LOCKS_MAX (1u << 20)       /* locks in one segment */
 #define LKI_LOCKS_DEFAULT 16u
-#define LKI_ATTACHMENTS_MAX 16384u          /* attachments of one segment */
+#define LKI_ATTACHMENTS_MAX 16384u /* attachments of one segment */
 #define LKI_ATTACHMENTS_DEFAULT 1024u
-#define LKI_SEGMENT_BYTES_MAX (UINT64_C(1) << 46) /* 64 TiB: half of what an x86-64 process can map */
-#define LKI_SEGMENTS_MAX 16384u             /* segments of one broker */
-#define LKI_SESSIONS_MAX 16384u             /* sessions of one broker */
-#define LKI_SHARED_HOLDS_MAX 16u            /* shared holds of one attachment: one line of cells */
+#define LKI_SEGMENT_BYTES_MAX                                                                      \
+    (UINT64_C(1) << 46)          /* 64 TiB: half of what an x86-64 process can map */
+#define LKI_SEGMENTS_MAX 16384u  /* segments of one broker */
+#define LKI_SESSIONS_MAX 16384u  /* sessions of one broker */
+#define LKI_SHARED_HOLDS_MAX 16u /* shared holds of one attachment: one line of cells */
 #define LKI_SEND_QUEUE_BYTES_MAX (64u * 1024) /* unsent replies of one session; more drops it */
-#define LKI_ASYNC_WAITS_MAX 64u             /* asynchronous waits of one session */
-#define LKI_LIST_PAGE_ENTRIES_MAX 64u       /* entries in one page of a listing */
+#define LKI_ASYNC_WAITS_MAX 64u               /* asynchronous waits of one session */
+#define LKI_LIST_PAGE_ENTRIES_MAX 64u         /* entries in one page of a listing */

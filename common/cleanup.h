@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Cleanup by scope, and handing over. A variable declared with LKI_CLEANUP(f) is passed by address to
- * f when its scope ends; LKI_STEAL gives its value away and leaves the empty value behind. */
+/* Cleanup by scope, and handing over. A variable declared with LKI_CLEANUP(f) is passed by address
+ * to f when its scope ends; LKI_STEAL gives its value away and leaves the empty value behind. */
 #pragma once
 
 #include <stdlib.h>

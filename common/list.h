@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* An intrusive, circular, doubly linked list. A node that is in no list links to itself; removing it
- * again does nothing. Not thread-safe. */
+/* An intrusive, circular, doubly linked list. A node that is in no list links to itself; removing
+ * it again does nothing. Not thread-safe. */
 #pragma once
 
 #include <stdbool.h>

@@ -79,8 +79,8 @@ int lki_area_format(void *base, const struct lki_area_config *config, struct lki
     for (uint32_t i = 0; i < config->locks; i++)
         atomic_store_explicit(&out_area->hot[i].sequence, config->sequence_start,
                               memory_order_relaxed);
-    /* [shm-ready] release, pairs with the acquire in lki_area_view(): a client that sees the magic sees
-     * the whole header and every first sequence. */
+    /* [shm-ready] release, pairs with the acquire in lki_area_view(): a client that sees the magic
+     * sees the whole header and every first sequence. */
     atomic_store_explicit(&header->magic, LKI_LAYOUT_MAGIC, memory_order_release);
     return 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The uncontended paths, inline: what lki_lock_try() and lki_lock_release() do when nothing is in the way,
- * and nothing when something is. The client library calls these first. */
+/* The uncontended paths, inline: what lki_lock_try() and lki_lock_release() do when nothing is in
+ * the way, and nothing when something is. The client library calls these first. */
 #pragma once
 
 #include "engine/lock.h"
@@ -14,27 +14,29 @@ static inline void lki_sequence_enter(struct lki_lock_hot *hot, enum lki_hold ho
     uint64_t sequence = atomic_load_explicit(&hot->sequence, memory_order_relaxed);
     uint64_t raised = hold == LKI_HOLD_TO_EXIT ? sequence + 2 : sequence + 1 + (sequence & 1);
     atomic_store_explicit(&hot->sequence, raised, memory_order_relaxed);
-    /* [seqlock] release fence, pairs with the acquire fence in lki_read_valid(): a reader that saw a byte
-     * written from here on sees the odd sequence when it looks again. */
+    /* [seqlock] release fence, pairs with the acquire fence in lki_read_valid(): a reader that saw
+     * a byte written from here on sees the odd sequence when it looks again. */
     atomic_thread_fence(memory_order_release);
     LKI_STEP("sequence_entered");
 }
 
-/* Raises the sequence for a hold that ends: even again, or still odd while the damage is not repaired. */
+/* Raises the sequence for a hold that ends: even again, or still odd while the damage is not
+ * repaired. */
 static inline void lki_sequence_leave(struct lki_lock_hot *hot, uint32_t word)
 {
     LKI_STEP("sequence_leave");
     uint64_t sequence = atomic_load_explicit(&hot->sequence, memory_order_relaxed);
     if (sequence & 1)
-        /* [seqlock] release, pairs with the acquire in lki_read_begin(): a reader that begins at the even
-         * value sees all that was written under the lock. */
+        /* [seqlock] release, pairs with the acquire in lki_read_begin(): a reader that begins at
+         * the even value sees all that was written under the lock. */
         atomic_store_explicit(&hot->sequence, sequence + (word & LKI_DIED ? 2 : 1),
                               memory_order_release);
     LKI_STEP("sequence_left");
 }
 
 /* Takes a free lock on which nobody reads, waits or left damage. True: held exclusively. */
-static inline bool lki_fast_take_exclusive(struct lki_party *party, uint32_t lock, enum lki_hold hold)
+static inline bool lki_fast_take_exclusive(struct lki_party *party, uint32_t lock,
+                                           enum lki_hold hold)
 {
     struct lki_lock_hot *hot = &party->area->hot[lock];
     uint32_t expected = 0;
@@ -50,8 +52,8 @@ static inline bool lki_fast_take_exclusive(struct lki_party *party, uint32_t loc
     return true;
 }
 
-/* Releases an exclusive hold that nobody waits for. True: released. False: nothing was done, or only the
- * sequence was left behind even, which lki_lock_release() finds and goes on from. */
+/* Releases an exclusive hold that nobody waits for. True: released. False: nothing was done, or
+ * only the sequence was left behind even, which lki_lock_release() finds and goes on from. */
 static inline bool lki_fast_release_exclusive(struct lki_party *party, uint32_t lock)
 {
     struct lki_lock_hot *hot = &party->area->hot[lock];
@@ -69,8 +71,8 @@ static inline bool lki_fast_release_exclusive(struct lki_party *party, uint32_t 
 /* Leaves cell number `cell`, and wakes an owner that drains this lock. */
 void lki_cell_leave(struct lki_party *party, uint32_t lock, unsigned cell);
 
-/* Joins or begins reading on a lock that nobody owns, reserves or left damaged, when this party holds
- * nothing shared yet. True: held shared. */
+/* Joins or begins reading on a lock that nobody owns, reserves or left damaged, when this party
+ * holds nothing shared yet. True: held shared. */
 static inline bool lki_fast_take_shared(struct lki_party *party, uint32_t lock)
 {
     struct lki_lock_hot *hot = &party->area->hot[lock];
@@ -78,8 +80,8 @@ static inline bool lki_fast_take_shared(struct lki_party *party, uint32_t lock)
     if (party->cells_used != 0)
         return false; /* a hold of this lock would be nested: the slow path looks */
     LKI_STEP("take_shared");
-    /* [cell-word] seq_cst exchange, then seq_cst load; pairs with taker's CAS of the word and load of the
-     * cells: one of the two sees the other. */
+    /* [cell-word] seq_cst exchange, then seq_cst load; pairs with taker's CAS of the word and load
+     * of the cells: one of the two sees the other. */
     atomic_exchange_explicit(&party->self->cells[0], lock + 1, memory_order_seq_cst);
     party->cells_used = 1;
     LKI_STEP("take_shared_cell");

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The control area of a segment: what lies where in the memory that clients and broker share. Layout
- * version 1, native byte order, one machine only. Fixed-width types and offsets, no pointers. Everything
- * here can be written by any client of the segment: counts come from struct lki_area, never from the
- * header again; a word is copied once, the copy checked, and the copy used. */
+/* The control area of a segment: what lies where in the memory that clients and broker share.
+ * Layout version 1, native byte order, one machine only. Fixed-width types and offsets, no
+ * pointers. Everything here can be written by any client of the segment: counts come from struct
+ * lki_area, never from the header again; a word is copied once, the copy checked, and the copy
+ * used. */
 #pragma once
 
 #include <assert.h>
@@ -32,8 +33,9 @@
 #define LKI_LATE UINT32_C(1)      /* in an attachment's futex: stopped, passed over */
 #define LKI_WAKE_STEP UINT32_C(2) /* a waker adds this to the futex */
 
-/* The wait fact of an attachment, one atomic of 64 bits: kind 63..62, mode 61..60, IMPATIENT 59, lock
- * index 51..32, ticket 31..0. Tickets are compared modulo 2^32, among waiters of one moment. */
+/* The wait fact of an attachment, one atomic of 64 bits: kind 63..62, mode 61..60, IMPATIENT 59,
+ * lock index 51..32, ticket 31..0. Tickets are compared modulo 2^32, among waiters of one moment.
+ */
 #define LKI_WAIT_NONE UINT64_C(0)
 #define LKI_WAIT_KIND_MASK (UINT64_C(3) << 62)
 #define LKI_WAIT_QUEUED (UINT64_C(1) << 62)   /* waits for its turn */
@@ -47,8 +49,8 @@ static_assert(LKI_LOCKS_MAX <= LKI_WAIT_LOCK_MASK + 1, "a lock index fits in the
 static_assert(LKI_ATTACHMENTS_MAX < LKI_SLOT_MASK, "a slot fits in the lock word");
 
 enum lki_segment_state { /* stored as uint32_t */
-    LKI_SEGMENT_UNPUBLISHED = 0,
-    LKI_SEGMENT_PUBLISHED = 1,
+                         LKI_SEGMENT_UNPUBLISHED = 0,
+                         LKI_SEGMENT_PUBLISHED = 1,
 };
 
 struct lki_header {         /* one page */
@@ -82,10 +84,10 @@ struct lki_lock_hot { /* one cache line per lock: all that the fast paths touch 
 
 struct lki_attachment { /* four cache lines */
     /* The mailbox. */
-    _Atomic uint32_t futex;   /* LATE and the count of wakes; what its owner sleeps on */
-    _Atomic uint32_t id;      /* generation and slot while live, else 0; written by the broker */
-    _Atomic uint64_t wait;    /* see LKI_WAIT_... */
-    _Atomic uint32_t flags;   /* LKI_ATTACHMENT_BROKERED; written by the broker before the id */
+    _Atomic uint32_t futex; /* LATE and the count of wakes; what its owner sleeps on */
+    _Atomic uint32_t id;    /* generation and slot while live, else 0; written by the broker */
+    _Atomic uint64_t wait;  /* see LKI_WAIT_... */
+    _Atomic uint32_t flags; /* LKI_ATTACHMENT_BROKERED; written by the broker before the id */
     uint32_t padding0;
     _Atomic uint64_t waiting_since_ns; /* for people: when the present wait began */
     _Atomic uint64_t held_since_ns;    /* for people: when the last hold to exit began */
@@ -98,7 +100,7 @@ struct lki_attachment { /* four cache lines */
 
 #define LKI_ATTACHMENT_BROKERED UINT32_C(1) /* its waits are driven by the broker */
 
-struct lki_lock_cold { /* what is rarely touched */
+struct lki_lock_cold {           /* what is rarely touched */
     _Atomic uint32_t name_bytes; /* 0: no name; stored with release after the name [lock-name] */
     uint32_t kind;               /* reserved for semaphores and queues */
     /* The last recovery; written by the broker before the word is freed. */

@@ -49,9 +49,9 @@ static enum lki_verdict try_exclusive(struct lki_party *party, uint32_t lock, en
             return LKI_BUSY; /* seen before the word is touched: readers notice nothing */
         LKI_STEP("try_exclusive");
         /* [word-handoff] [cell-word] as in lki_fast_take_exclusive() */
-        if (atomic_compare_exchange_strong_explicit(
-                &hot->word, &word, party->id | (word & (LKI_PARKED | LKI_DIED)),
-                memory_order_seq_cst, memory_order_seq_cst))
+        if (atomic_compare_exchange_strong_explicit(&hot->word, &word,
+                                                    party->id | (word & (LKI_PARKED | LKI_DIED)),
+                                                    memory_order_seq_cst, memory_order_seq_cst))
             break;
     }
     if (word & LKI_READ && lki_scan_reader(area, lock, own_slot) != 0) {
@@ -65,7 +65,8 @@ static enum lki_verdict try_exclusive(struct lki_party *party, uint32_t lock, en
 static enum lki_verdict try_shared(struct lki_party *party, uint32_t lock)
 {
     const struct lki_area *area = party->area;
-    uint32_t word = atomic_load_explicit(&area->hot[lock].word, memory_order_seq_cst); /* [wait-word] */
+    uint32_t word =
+        atomic_load_explicit(&area->hot[lock].word, memory_order_seq_cst); /* [wait-word] */
 
     if (lki_word_id(word) == party->id || lki_party_cell(party, lock) >= 0)
         return LKI_NESTED;
@@ -118,7 +119,8 @@ enum lki_verdict lki_lock_mark_consistent(struct lki_party *party, uint32_t lock
 
     while (lki_word_id(word) == party->id) {
         LKI_STEP("mark_consistent");
-        /* seq_cst as every change of the word; the unlock's release is what carries the repaired data */
+        /* seq_cst as every change of the word; the unlock's release is what carries the repaired
+         * data */
         if (atomic_compare_exchange_strong_explicit(&hot->word, &word, word & ~LKI_DIED,
                                                     memory_order_seq_cst, memory_order_relaxed))
             return LKI_TAKEN;
@@ -153,8 +155,8 @@ enum lki_verdict lki_lock_declare(struct lki_party *party, uint32_t lock, uint64
 
 int lki_lock_held_by(const struct lki_party *party, uint32_t lock)
 {
-    uint32_t word =
-        atomic_load_explicit(&party->area->hot[lock].word, memory_order_relaxed); /* as in release */
+    uint32_t word = atomic_load_explicit(&party->area->hot[lock].word,
+                                         memory_order_relaxed); /* as in release */
 
     if (lki_word_id(word) == party->id)
         return LKI_MODE_EXCLUSIVE;
@@ -183,8 +185,8 @@ bool lki_read_valid(const struct lki_area *area, uint32_t lock, uint64_t version
     return atomic_load_explicit(&area->hot[lock].sequence, memory_order_relaxed) == version;
 }
 
-/* Relaxed loads, so that a writer's concurrent stores are no data race; the order comes from the seqlock.
- * The source may start at any byte, the target is private. */
+/* Relaxed loads, so that a writer's concurrent stores are no data race; the order comes from the
+ * seqlock. The source may start at any byte, the target is private. */
 void lki_read_copy(void *to, const void *from, size_t bytes)
 {
     unsigned char *target = to;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* The lock protocol: trying, releasing, marking, reading optimistically. docs/lock-protocol.md has the
- * rules; every order named here is in docs/memory-model.md.
+/* The lock protocol: trying, releasing, marking, reading optimistically. docs/lock-protocol.md has
+ * the rules; every order named here is in docs/memory-model.md.
  *
- * Owns nothing: a party borrows a view of a control area. No system call, no allocation, no clock: who has
- * to be woken is told through the party's wake function, and waiting is in engine/wait.h. One thread at a
- * time per party; parties are independent of each other, in one process or many. */
+ * Owns nothing: a party borrows a view of a control area. No system call, no allocation, no clock:
+ * who has to be woken is told through the party's wake function, and waiting is in engine/wait.h.
+ * One thread at a time per party; parties are independent of each other, in one process or many. */
 #pragma once
 
 #include <stdbool.h>
@@ -12,8 +12,8 @@
 
 #include "engine/layout.h"
 
-/* Called after the futex of `slot` was raised; the driver makes the sleeper run: by futex(2), or through
- * the broker where brokered. Must not call back into the engine. */
+/* Called after the futex of `slot` was raised; the driver makes the sleeper run: by futex(2), or
+ * through the broker where brokered. Must not call back into the engine. */
 typedef void (*lki_wake_fn)(void *user, uint32_t slot, bool brokered);
 
 /* One attachment as seen by whoever acts for it: one party per attachment, for its whole life. */
@@ -32,8 +32,8 @@ bool lki_party_init(struct lki_party *party, const struct lki_area *area, uint32
                     lki_wake_fn wake, void *user);
 
 enum lki_mode { /* the values of enum lk_mode */
-    LKI_MODE_SHARED = 1,
-    LKI_MODE_EXCLUSIVE = 2,
+                LKI_MODE_SHARED = 1,
+                LKI_MODE_EXCLUSIVE = 2,
 };
 
 enum lki_hold {
@@ -54,16 +54,16 @@ enum lki_verdict {
     LKI_STALE,    /* this attachment has ended; nothing was changed */
 };
 
-/* One immediate attempt, which does not disturb readers. LKI_TAKEN, _TAKEN_DIED, _BUSY, _NESTED, _NO_CELL
- * or _STALE. lock < area->locks. */
+/* One immediate attempt, which does not disturb readers. LKI_TAKEN, _TAKEN_DIED, _BUSY, _NESTED,
+ * _NO_CELL or _STALE. lock < area->locks. */
 enum lki_verdict lki_lock_try(struct lki_party *party, uint32_t lock, enum lki_mode mode,
                               enum lki_hold hold);
 
 /* Releases a hold of either mode. LKI_RELEASED, _NOT_HELD or _STALE. */
 enum lki_verdict lki_lock_release(struct lki_party *party, uint32_t lock);
 
-/* The exclusive owner says that the data is whole. LKI_RELEASED is not returned: LKI_TAKEN on success,
- * LKI_NOT_HELD if this party is not the exclusive owner. */
+/* The exclusive owner says that the data is whole. LKI_RELEASED is not returned: LKI_TAKEN on
+ * success, LKI_NOT_HELD if this party is not the exclusive owner. */
 enum lki_verdict lki_lock_mark_consistent(struct lki_party *party, uint32_t lock);
 
 /* The exclusive owner declares its dirty range. LKI_TAKEN, or LKI_NOT_HELD. */

@@ -97,7 +97,11 @@ static void free_dead_word(struct lki_repair *repair, uint32_t lock, const struc
         uint32_t freed = LKI_READ | LKI_PARKED | (word & LKI_BIASED);
         if (damaged)
             freed |= LKI_DIED;
-        if (word & LKI_PARKED && lki_scan_oldest(area, lock, 0).impatient)
+        /* Without PARKED nobody sleeps for an owner that was plainly inside, and a dead one with
+         * many locks costs no scans. But unlock clears PARKED before it scans, at a sequence that
+         * is even or, with DIED, still odd: there somebody's turn may be due. */
+        bool plainly_inside = damaged && !(word & (LKI_PARKED | LKI_DIED));
+        if (!plainly_inside && lki_scan_oldest(area, lock, 0).impatient)
             freed |= LKI_FAIR;
         LKI_STEP("repair_word");
         /* [word-handoff] seq_cst: the record, and what the dead one wrote, come before */
@@ -136,8 +140,8 @@ bool lki_repair_step(struct lki_repair *repair, const struct lki_death *death, u
     if (repair->next_lock < area->locks)
         return false;
 
-    /* Whoever was killed may have died between its unlock and its wake, so everybody looks. One that
-     * detached by itself owes nothing unless something of it was found. */
+    /* Whoever was killed may have died between its unlock and its wake, so everybody looks. One
+     * that detached by itself owes nothing unless something of it was found. */
     if (repair->found || death->cause != LKI_CAUSE_CLOSED)
         wake_everybody(area, wake, user);
     struct lki_attachment *attachment = lki_area_attachment(area, repair->id);
@@ -168,7 +172,6 @@ void lki_lock_look(const struct lki_area *area, uint32_t lock, struct lki_lock_s
         if (!lki_attachment_reads(attachment, lock))
             continue;
         if (out_state->readers++ == 0)
-            out_state->first_reader =
-                atomic_load_explicit(&attachment->id, memory_order_relaxed);
+            out_state->first_reader = atomic_load_explicit(&attachment->id, memory_order_relaxed);
     }
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Giving out attachments and cleaning up after them. The broker only: it alone knows that a process has
- * ended. Borrowed view, no system call, no allocation. */
+/* Giving out attachments and cleaning up after them. The broker only: it alone knows that a process
+ * has ended. Borrowed view, no system call, no allocation. */
 #pragma once
 
 #include "engine/lock.h"
@@ -27,22 +27,22 @@ struct lki_repair {
     const struct lki_area *area;
     uint32_t id;
     uint32_t next_lock;
-    uint32_t freed;   /* locks that it owned */
-    uint32_t damaged; /* of these: with an odd sequence */
+    uint32_t freed;     /* locks that it owned */
+    uint32_t damaged;   /* of these: with an odd sequence */
     bool facts_cleared; /* its wait and its cells */
     bool found;         /* it held or awaited something: somebody may wait for it */
 };
 
-/* Makes slot live: writes flags and the id of its next generation. The slot is free: never given, or
- * repaired. Returns the id. 1 <= slot <= area->attachments_max. */
+/* Makes slot live: writes flags and the id of its next generation. The slot is free: never given,
+ * or repaired. Returns the id. 1 <= slot <= area->attachments_max. */
 uint32_t lki_attachment_open(const struct lki_area *area, uint32_t slot, uint32_t generation,
                              uint32_t flags);
 
 /* Starts the repair of a live id whose process can run no more instructions (or has detached). */
 void lki_repair_begin(struct lki_repair *repair, const struct lki_area *area, uint32_t id);
 
-/* Repairs at most locks_max locks. Returns true when all is done: then every waiter has been told through
- * `wake`, the attachment's id is 0, and the slot may be given again. */
+/* Repairs at most locks_max locks. Returns true when all is done: then every waiter has been told
+ * through `wake`, the attachment's id is 0, and the slot may be given again. */
 bool lki_repair_step(struct lki_repair *repair, const struct lki_death *death, uint32_t locks_max,
                      lki_wake_fn wake, void *user);
 

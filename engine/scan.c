@@ -3,16 +3,17 @@
 
 #include "engine/step.h"
 
-/* [wait-word] seq_cst, pairs with the exchange that publishes a wait: the one who publishes loads the word
- * afterwards, the one who scans has changed the word before, so one of them sees the other. */
+/* [wait-word] seq_cst, pairs with the exchange that publishes a wait: the one who publishes loads
+ * the word afterwards, the one who scans has changed the word before, so one of them sees the
+ * other. */
 static uint64_t wait_of(const struct lki_area *area, uint32_t slot)
 {
     LKI_STEP("scan_wait");
     return atomic_load_explicit(&area->attachments[slot].wait, memory_order_seq_cst);
 }
 
-/* [late] seq_cst, pairs with the waiter that clears its own mark before it looks at the word: either the
- * scan counts it again, or it finds the word as the scan left it. */
+/* [late] seq_cst, pairs with the waiter that clears its own mark before it looks at the word:
+ * either the scan counts it again, or it finds the word as the scan left it. */
 static bool is_late(const struct lki_area *area, uint32_t slot)
 {
     LKI_STEP("scan_late");
@@ -110,8 +111,8 @@ void lki_scan_mark_late(const struct lki_area *area, uint32_t lock, uint32_t own
 bool lki_attachment_reads(const struct lki_attachment *attachment, uint32_t lock)
 {
     for (unsigned cell = 0; cell < LKI_SHARED_HOLDS_MAX; cell++)
-        /* [cell-word] seq_cst, pairs with the exchange that fills or empties the cell: acquire of what a
-         * leaving reader read, and order after the taker's CAS of the word. */
+        /* [cell-word] seq_cst, pairs with the exchange that fills or empties the cell: acquire of
+         * what a leaving reader read, and order after the taker's CAS of the word. */
         if (atomic_load_explicit(&attachment->cells[cell], memory_order_seq_cst) == lock + 1)
             return true;
     return false;
@@ -136,8 +137,8 @@ void lki_wake_slot(const struct lki_area *area, uint32_t slot, lki_wake_fn wake,
     struct lki_attachment *attachment = &area->attachments[slot];
 
     LKI_STEP("wake_raise");
-    /* [futex] seq_cst, pairs with the load that a sleeper makes before its last look: it either sees what
-     * we did before, or its sleep ends at once because the value differs. */
+    /* [futex] seq_cst, pairs with the load that a sleeper makes before its last look: it either
+     * sees what we did before, or its sleep ends at once because the value differs. */
     atomic_fetch_add_explicit(&attachment->futex, LKI_WAKE_STEP, memory_order_seq_cst);
     LKI_STEP("wake");
     /* relaxed: written before the attachment became live */
@@ -150,8 +151,7 @@ void lki_wake_readers(const struct lki_area *area, uint32_t lock, lki_wake_fn wa
     uint32_t used = lki_area_slots_used(area);
     for (uint32_t slot = 1; slot <= used; slot++) {
         uint64_t fact = wait_of(area, slot);
-        if (lki_wait_is(fact, LKI_WAIT_QUEUED, lock) &&
-            lki_wait_mode(fact) == LKI_MODE_SHARED)
+        if (lki_wait_is(fact, LKI_WAIT_QUEUED, lock) && lki_wait_mode(fact) == LKI_MODE_SHARED)
             lki_wake_slot(area, slot, wake, user);
     }
 }

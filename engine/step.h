@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* LKI_STEP(name) stands between every two accesses to shared memory, so that a test can stop, kill or
- * interleave at each. Nothing is left of it in release builds. */
+/* LKI_STEP(name) stands between every two accesses to shared memory, so that a test can stop, kill
+ * or interleave at each. Nothing is left of it in release builds. */
 #pragma once
 
 #ifdef LKI_STEPS

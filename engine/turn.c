@@ -31,9 +31,9 @@ void lki_turn_free_word(struct lki_party *party, uint32_t lock, uint32_t add)
                 return;
             continue;
         }
-        /* PARKED goes before the scan, every time: who publishes after it sets PARKED again, and so makes
-         * the last CAS below fail. Without this a waiter that came and went leaves PARKED behind, and
-         * another that trusts it is never seen. */
+        /* PARKED goes before the scan, every time: who publishes after it sets PARKED again, and so
+         * makes the last CAS below fail. Without this a waiter that came and went leaves PARKED
+         * behind, and another that trusts it is never seen. */
         if (!cas_word(hot, &word, word & ~LKI_PARKED))
             continue;
         word &= ~LKI_PARKED;
@@ -62,8 +62,8 @@ void lki_turn_pass_on(struct lki_party *party, uint32_t lock)
     struct lki_lock_hot *hot = &area->hot[lock];
 
     for (;;) {
-        /* The word is loaded before the scan and changed from that value alone: a FAIR that somebody left
-         * since, for a waiter that the scan did not see, makes the CAS fail. */
+        /* The word is loaded before the scan and changed from that value alone: a FAIR that
+         * somebody left since, for a waiter that the scan did not see, makes the CAS fail. */
         uint32_t word = load_word(hot);
         struct lki_oldest oldest = lki_scan_oldest(area, lock, lki_party_slot(party));
         bool is_free = lki_word_id(word) == 0;
@@ -117,20 +117,20 @@ void lki_cell_leave(struct lki_party *party, uint32_t lock, unsigned cell)
     const struct lki_area *area = party->area;
 
     LKI_STEP("leave_cell");
-    /* [cell-word] seq_cst exchange, pairs with the drainer's scan: what we read under the lock comes
-     * before what the writer writes once it has seen the empty cell. */
+    /* [cell-word] seq_cst exchange, pairs with the drainer's scan: what we read under the lock
+     * comes before what the writer writes once it has seen the empty cell. */
     atomic_exchange_explicit(&party->self->cells[cell], 0, memory_order_seq_cst);
     party->cells_used &= ~(UINT32_C(1) << cell);
 
-    /* The word is loaded again, after the cell: the owner that was seen earlier may have given up, and
-     * another may drain since; it alone may sleep for this cell. */
+    /* The word is loaded again, after the cell: the owner that was seen earlier may have given up,
+     * and another may drain since; it alone may sleep for this cell. */
     uint32_t owner = lki_word_id(load_word(&area->hot[lock]));
     struct lki_attachment *attachment = lki_area_attachment(area, owner);
     if (!attachment || attachment == party->self)
         return;
     LKI_STEP("leave_owner_wait");
-    /* [drain-wait] seq_cst, pairs with the drainer's publishing exchange, after which it scans the cells
-     * once more: either it finds ours empty, or we find it draining. */
+    /* [drain-wait] seq_cst, pairs with the drainer's publishing exchange, after which it scans the
+     * cells once more: either it finds ours empty, or we find it draining. */
     uint64_t fact = atomic_load_explicit(&attachment->wait, memory_order_seq_cst);
     if (lki_wait_is(fact, LKI_WAIT_DRAINING, lock))
         lki_wake_slot(area, owner & LKI_SLOT_MASK, party->wake, party->user);

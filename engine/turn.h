@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Handing a lock on: taking the word, freeing it, and seeing to it that whoever waits is told. Internal to
- * engine/; what lock.c and wait.c share. */
+/* Handing a lock on: taking the word, freeing it, and seeing to it that whoever waits is told.
+ * Internal to engine/; what lock.c and wait.c share. */
 #pragma once
 
 #include "engine/scan.h"
@@ -16,18 +16,20 @@ static inline enum lki_verdict lki_taken(uint32_t word)
     return word & LKI_DIED ? LKI_TAKEN_DIED : LKI_TAKEN;
 }
 
-/* Frees the word that this party owns, leaving `add` (0 or LKI_READ) and DIED in it, and wakes the oldest
- * waiter if PARKED says that there may be one. */
+/* Frees the word that this party owns, leaving `add` (0 or LKI_READ) and DIED in it, and wakes the
+ * oldest waiter if PARKED says that there may be one. */
 void lki_turn_free_word(struct lki_party *party, uint32_t lock, uint32_t add);
 
 /* Gives up a word that was taken while readers stay inside: nothing was written under it. */
 void lki_turn_back_out(struct lki_party *party, uint32_t lock);
 
-/* Makes sure that the other waiters of the lock are covered: one is awake, or the owner will look. */
+/* Makes sure that the other waiters of the lock are covered: one is awake, or the owner will look.
+ */
 void lki_turn_pass_on(struct lki_party *party, uint32_t lock);
 
-/* Fills a free cell and joins or begins reading; the caller has seen to FAIR. True: inside, *out_word is
- * the word that let it in. False: an owner is in the way, the cell is empty again. A cell must be free. */
+/* Fills a free cell and joins or begins reading; the caller has seen to FAIR. True: inside,
+ * *out_word is the word that let it in. False: an owner is in the way, the cell is empty again. A
+ * cell must be free. */
 bool lki_turn_enter_shared(struct lki_party *party, uint32_t lock, uint32_t *out_word);
 
 /* The cell in which this party holds the lock shared, or -1. */

@@ -7,7 +7,7 @@
 #include "engine/turn.h"
 
 #define FIRST_NAP_NS (1 * LKI_NS_PER_MS)
-#define TURN_NAP_NS (10 * LKI_NS_PER_MS) /* also: how long a free word may stay untouched */
+#define TURN_NAP_NS (10 * LKI_NS_PER_MS)  /* also: how long a free word may stay untouched */
 #define LONG_NAP_NS (250 * LKI_NS_PER_MS) /* the backstop of every other sleep */
 
 static void publish(struct lki_wait *wait, uint64_t fact)
@@ -42,8 +42,7 @@ enum lki_verdict lki_wait_begin(struct lki_wait *wait, struct lki_party *party, 
     wait->phase = LKI_WAIT_PHASE_QUEUED;
     LKI_STEP("take_ticket");
     /* relaxed: the tickets' own total order is all that counts */
-    uint32_t ticket =
-        atomic_fetch_add_explicit(&area->hot[lock].ticket, 1, memory_order_relaxed);
+    uint32_t ticket = atomic_fetch_add_explicit(&area->hot[lock].ticket, 1, memory_order_relaxed);
     /* relaxed: for people */
     atomic_store_explicit(&party->self->waiting_since_ns, now_ns, memory_order_relaxed);
     publish(wait, LKI_WAIT_QUEUED | (uint64_t)mode << LKI_WAIT_MODE_SHIFT |
@@ -52,8 +51,8 @@ enum lki_verdict lki_wait_begin(struct lki_wait *wait, struct lki_party *party, 
     return LKI_SLEEP;
 }
 
-/* The value of the own futex to sleep on, with LATE cleared in the same access: a value that has LATE is
- * never slept on, so a mark that comes later wakes us to clear it. */
+/* The value of the own futex to sleep on, with LATE cleared in the same access: a value that has
+ * LATE is never slept on, so a mark that comes later wakes us to clear it. */
 static uint32_t remember_futex(struct lki_party *party)
 {
     LKI_STEP("remember_futex");
@@ -93,7 +92,8 @@ static enum lki_verdict sleep_for(struct lki_wait *wait, uint64_t now_ns, uint64
     return LKI_SLEEP;
 }
 
-/* One look at the cells while we own the word; sleeps only after a look that followed the publishing. */
+/* One look at the cells while we own the word; sleeps only after a look that followed the
+ * publishing. */
 static enum lki_verdict step_drain(struct lki_wait *wait, uint64_t now_ns,
                                    struct lki_sleep *out_sleep)
 {
@@ -119,8 +119,8 @@ static bool take_word(struct lki_wait *wait, uint32_t word)
     struct lki_party *party = wait->party;
 
     LKI_STEP("take_word");
-    /* [word-handoff] [cell-word] as in lki_fast_take_exclusive(). PARKED: we answer for the sleepers
-     * behind us, whom nobody else will wake. */
+    /* [word-handoff] [cell-word] as in lki_fast_take_exclusive(). PARKED: we answer for the
+     * sleepers behind us, whom nobody else will wake. */
     if (!atomic_compare_exchange_strong_explicit(&party->area->hot[wait->lock].word, &word,
                                                  party->id | LKI_PARKED | (word & LKI_DIED),
                                                  memory_order_seq_cst, memory_order_relaxed))
@@ -135,8 +135,8 @@ static bool take_word(struct lki_wait *wait, uint32_t word)
     return true;
 }
 
-/* The word is free but reserved for older waiters. True: it was left untouched for so long that we pass
- * them, and have marked them LATE. */
+/* The word is free but reserved for older waiters. True: it was left untouched for so long that we
+ * pass them, and have marked them LATE. */
 static bool step_over(struct lki_wait *wait, uint32_t word, uint64_t now_ns,
                       enum lki_scan_whom whom)
 {
@@ -153,8 +153,8 @@ static bool step_over(struct lki_wait *wait, uint32_t word, uint64_t now_ns,
     if (now_ns - wait->seen_since_ns < TURN_NAP_NS)
         return false;
     wait->reserved_seen = false;
-    lki_scan_mark_late(area, wait->lock, lki_party_slot(wait->party),
-                       lki_wait_ticket(wait->fact), whom);
+    lki_scan_mark_late(area, wait->lock, lki_party_slot(wait->party), lki_wait_ticket(wait->fact),
+                       whom);
     return true;
 }
 
@@ -185,9 +185,8 @@ static enum lki_verdict try_free_word(struct lki_wait *wait, uint32_t word, uint
     bool shared = wait->mode == LKI_MODE_SHARED;
     enum lki_scan_whom whom = shared ? LKI_SCAN_WRITERS : LKI_SCAN_ALL;
 
-    if (word & LKI_FAIR &&
-        lki_scan_ahead(area, wait->lock, lki_party_slot(party), lki_wait_ticket(wait->fact),
-                       whom) > 0)
+    if (word & LKI_FAIR && lki_scan_ahead(area, wait->lock, lki_party_slot(party),
+                                          lki_wait_ticket(wait->fact), whom) > 0)
         return step_over(wait, word, now_ns, whom) ? LKI_BUSY : LKI_SLEEP;
     if (!shared) {
         if (!take_word(wait, word))
@@ -206,10 +205,9 @@ static bool park(struct lki_wait *wait, uint32_t word)
 {
     LKI_STEP("park");
     /* [wait-word] seq_cst: our wait is published before PARKED can be seen */
-    return word & LKI_PARKED ||
-           atomic_compare_exchange_strong_explicit(&wait->party->area->hot[wait->lock].word, &word,
-                                                   word | LKI_PARKED, memory_order_seq_cst,
-                                                   memory_order_relaxed);
+    return word & LKI_PARKED || atomic_compare_exchange_strong_explicit(
+                                    &wait->party->area->hot[wait->lock].word, &word,
+                                    word | LKI_PARKED, memory_order_seq_cst, memory_order_relaxed);
 }
 
 static void grow_impatient(struct lki_wait *wait, uint64_t now_ns)
@@ -232,7 +230,8 @@ enum lki_verdict lki_wait_step(struct lki_wait *wait, uint64_t now_ns, struct lk
         grow_impatient(wait, now_ns);
         LKI_STEP("look");
         /* [wait-word] seq_cst: after our wait was published */
-        uint32_t word = atomic_load_explicit(&party->area->hot[wait->lock].word, memory_order_seq_cst);
+        uint32_t word =
+            atomic_load_explicit(&party->area->hot[wait->lock].word, memory_order_seq_cst);
         uint32_t owner = lki_word_id(word);
         if (owner == 0) {
             enum lki_verdict verdict = try_free_word(wait, word, now_ns);

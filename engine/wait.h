@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* Waiting for a lock, as explicit steps that any driver can take: the client between futex sleeps, the
- * broker between events, a test by hand. The caller reads the clock and sleeps; the machine decides.
+/* Waiting for a lock, as explicit steps that any driver can take: the client between futex sleeps,
+ * the broker between events, a test by hand. The caller reads the clock and sleeps; the machine
+ * decides.
  *
- *     lki_wait_begin(); while ((v = lki_wait_step(now, &sleep)) == LKI_SLEEP) sleep or return later;
+ *     lki_wait_begin(); while ((v = lki_wait_step(now, &sleep)) == LKI_SLEEP) sleep or return
+ * later;
  *
- * A wait that was begun has to be stepped to an end or given up: its place in the queue is published.
- * One wait at a time per attachment. */
+ * A wait that was begun has to be stepped to an end or given up: its place in the queue is
+ * published. One wait at a time per attachment. */
 #pragma once
 
 #include "engine/lock.h"
@@ -22,7 +24,7 @@ struct lki_wait {
     enum lki_mode mode;
     enum lki_hold hold;
     enum lki_wait_phase phase;
-    uint64_t fact;        /* what is published */
+    uint64_t fact; /* what is published */
     uint64_t start_ns;
     uint64_t deadline_ns; /* LKI_TIME_NEVER: none */
     uint32_t naps;        /* sleeps told so far */
@@ -37,9 +39,9 @@ struct lki_sleep {
     _Atomic uint32_t *futex; /* sleep while it has this value */
     uint32_t futex_value;
     uint64_t until_ns;
-    bool ask;           /* the first nap has passed: ask the broker whether the owner lives */
-    uint32_t owner;     /* the id that stands in the way; 0: readers, or nobody */
-    uint64_t sequence;  /* of the hold in the way: (owner, sequence) names it */
+    bool ask;          /* the first nap has passed: ask the broker whether the owner lives */
+    uint32_t owner;    /* the id that stands in the way; 0: readers, or nobody */
+    uint64_t sequence; /* of the hold in the way: (owner, sequence) names it */
 };
 
 /* Publishes the wait. The lock has been tried and this party does not hold it in any mode.
@@ -48,8 +50,10 @@ enum lki_verdict lki_wait_begin(struct lki_wait *wait, struct lki_party *party, 
                                 enum lki_mode mode, enum lki_hold hold, uint64_t now_ns,
                                 uint64_t deadline_ns);
 
-/* Looks once. LKI_TAKEN, _TAKEN_DIED, _TIMED_OUT or _STALE: ended. LKI_SLEEP: *out_sleep says how long. */
+/* Looks once. LKI_TAKEN, _TAKEN_DIED, _TIMED_OUT or _STALE: ended. LKI_SLEEP: *out_sleep says how
+ * long. */
 enum lki_verdict lki_wait_step(struct lki_wait *wait, uint64_t now_ns, struct lki_sleep *out_sleep);
 
-/* Leaves the queue, or backs out of the drain, and passes the turn on. Does nothing on an ended wait. */
+/* Leaves the queue, or backs out of the drain, and passes the turn on. Does nothing on an ended
+ * wait. */
 void lki_wait_give_up(struct lki_wait *wait);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The messages between client and broker, as plain structures. The codec alone knows protobuf; everybody
- * else handles these. A message borrows the bytes that it points to: of the decoder's arena when received,
- * of the sender when sent. docs/protocol.md says what each message means. */
+/* The messages between client and broker, as plain structures. The codec alone knows protobuf;
+ * everybody else handles these. A message borrows the bytes that it points to: of the decoder's
+ * arena when received, of the sender when sent. docs/protocol.md says what each message means. */
 #pragma once
 
 #include <stdbool.h>
@@ -22,24 +22,24 @@ struct lki_bytes {
 enum lki_message_type {
     LKI_MESSAGE_NONE = 0,
     /* Requests, client to broker. Each carries a rising id. One-way: no reply. */
-    LKI_REQUEST_HELLO = 1,            /* first record of a connection; a reply only when refused */
-    LKI_REQUEST_OPEN = 2,             /* -> OPENED with descriptors (control, data); one fd when offered */
-    LKI_REQUEST_PUBLISH = 3,          /* -> RESULT */
-    LKI_REQUEST_DETACH = 4,           /* -> RESULT, when everything is cleaned up */
-    LKI_REQUEST_REMOVE = 5,           /* -> RESULT */
-    LKI_REQUEST_GROW = 6,             /* -> RESULT, value: the size in bytes */
-    LKI_REQUEST_LOCK_NAMED = 7,       /* -> RESULT, value: the index */
-    LKI_REQUEST_ACQUIRE = 8,          /* -> GRANTED, or RESULT with the refusal; brokered waits */
-    LKI_REQUEST_CANCEL = 9,           /* -> RESULT: OK cancelled (the acquire gets RESULT CANCELED), or
-                                         NOT_FOUND: its answer has been sent already */
-    LKI_REQUEST_RELEASE = 10,         /* -> RESULT; a brokered hold */
+    LKI_REQUEST_HELLO = 1,   /* first record of a connection; a reply only when refused */
+    LKI_REQUEST_OPEN = 2,    /* -> OPENED with descriptors (control, data); one fd when offered */
+    LKI_REQUEST_PUBLISH = 3, /* -> RESULT */
+    LKI_REQUEST_DETACH = 4,  /* -> RESULT, when everything is cleaned up */
+    LKI_REQUEST_REMOVE = 5,  /* -> RESULT */
+    LKI_REQUEST_GROW = 6,    /* -> RESULT, value: the size in bytes */
+    LKI_REQUEST_LOCK_NAMED = 7, /* -> RESULT, value: the index */
+    LKI_REQUEST_ACQUIRE = 8,    /* -> GRANTED, or RESULT with the refusal; brokered waits */
+    LKI_REQUEST_CANCEL = 9,     /* -> RESULT: OK cancelled (the acquire gets RESULT CANCELED), or
+                                   NOT_FOUND: its answer has been sent already */
+    LKI_REQUEST_RELEASE = 10,   /* -> RESULT; a brokered hold */
     LKI_REQUEST_MARK_CONSISTENT = 11, /* -> RESULT; a brokered hold */
     LKI_REQUEST_DECLARE = 12,         /* -> RESULT; a brokered hold */
-    LKI_REQUEST_ASK = 13,             /* one-way: the first nap passed, is this owner still alive? */
-    LKI_REQUEST_NUDGE = 14,           /* one-way: a brokered waiter of this segment was woken */
-    LKI_REQUEST_HOLDER = 15,          /* -> HOLDER_IS */
-    LKI_REQUEST_LIST = 16,            /* -> LIST_PAGE */
-    LKI_REQUEST_GOODBYE = 17,         /* -> RESULT, when everything is cleaned up; then the broker closes */
+    LKI_REQUEST_ASK = 13,     /* one-way: the first nap passed, is this owner still alive? */
+    LKI_REQUEST_NUDGE = 14,   /* one-way: a brokered waiter of this segment was woken */
+    LKI_REQUEST_HOLDER = 15,  /* -> HOLDER_IS */
+    LKI_REQUEST_LIST = 16,    /* -> LIST_PAGE */
+    LKI_REQUEST_GOODBYE = 17, /* -> RESULT, when everything is cleaned up; then the broker closes */
     /* Replies, broker to client; `id` is that of the request. */
     LKI_REPLY_RESULT = 32,
     LKI_REPLY_OPENED = 33,
@@ -88,9 +88,10 @@ struct lki_lock_named {
 struct lki_acquire {
     uint32_t segment;
     uint32_t lock;
-    uint32_t mode;        /* LK_SHARED or LK_EXCLUSIVE */
+    uint32_t mode; /* LK_SHARED or LK_EXCLUSIVE */
     bool to_exit;
-    bool asynchronous;    /* takes a slot of its own, so that it does not block the session's other waits */
+    bool asynchronous;    /* takes a slot of its own, so that it does not block the session's other
+                             waits */
     uint64_t deadline_ns; /* absolute, CLOCK_MONOTONIC; 0: try once; UINT64_MAX: never */
 };
 
@@ -141,11 +142,11 @@ struct lki_opened {
     bool brokered; /* this attachment locks through the broker: read-only or strict */
     bool read_only;
     bool file;
-    uint32_t segment;    /* the broker's number for it */
-    uint32_t attachment; /* id: generation and slot */
-    uint64_t area_bytes; /* size of the control area behind the first descriptor */
+    uint32_t segment;        /* the broker's number for it */
+    uint32_t attachment;     /* id: generation and slot */
+    uint64_t area_bytes;     /* size of the control area behind the first descriptor */
     uint64_t data_bytes_max; /* 0: no data, no second descriptor */
-    uint32_t flags;      /* of the segment */
+    uint32_t flags;          /* of the segment */
 };
 
 struct lki_granted {
@@ -178,11 +179,11 @@ struct lki_list_entry {
     struct lki_bytes lock_name; /* LOCKS; may be empty */
     struct lki_bytes command;
     uint32_t lock;
-    uint32_t state; /* LOCKS: enum lki_entry_state */
-    uint32_t mode;  /* LOCKS: 1 shared, 2 exclusive. SEGMENTS: permission bits */
-    int32_t pid;    /* LOCKS: of this line's session. BROKER: of the broker */
-    uint32_t uid;   /* LOCKS: of this line's session. SEGMENTS: the owner. BROKER: the broker's */
-    uint32_t waiters;     /* LOCKS held: how many wait. BROKER: sessions */
+    uint32_t state;   /* LOCKS: enum lki_entry_state */
+    uint32_t mode;    /* LOCKS: 1 shared, 2 exclusive. SEGMENTS: permission bits */
+    int32_t pid;      /* LOCKS: of this line's session. BROKER: of the broker */
+    uint32_t uid;     /* LOCKS: of this line's session. SEGMENTS: the owner. BROKER: the broker's */
+    uint32_t waiters; /* LOCKS held: how many wait. BROKER: sessions */
     uint32_t attachments; /* SEGMENTS: sessions attached. BROKER: segments */
     uint32_t locks;       /* SEGMENTS */
     uint32_t flags;       /* SEGMENTS: flags of the options. LOCKS: 1 = to exit */

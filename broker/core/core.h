@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The broker's decisions: registry of segments, sessions, attachments, rights, brokered waits, repair.
- * Events in, effects out. No sockets, no clock, no libuv, no logging, no system call: time and input come
- * in as arguments, what has to be done goes out through lkd_core_next_effect(). It reads and writes the
- * control areas that the driver mapped for it. One thread.
+/* The broker's decisions: registry of segments, sessions, attachments, rights, brokered waits,
+ * repair. Events in, effects out. No sockets, no clock, no libuv, no logging, no system call: time
+ * and input come in as arguments, what has to be done goes out through lkd_core_next_effect(). It
+ * reads and writes the control areas that the driver mapped for it. One thread.
  *
- * The driver calls one event function, then carries out effects until there are none, then sleeps until
- * the next event or lkd_core_deadline_ns(). */
+ * The driver calls one event function, then carries out effects until there are none, then sleeps
+ * until the next event or lkd_core_deadline_ns(). */
 #pragma once
 
 #include <stdbool.h>
@@ -17,7 +17,7 @@
 struct lkd_core; /* opaque */
 
 struct lkd_core_config {
-    uint32_t broker_uid;     /* only sessions of this uid (or 0) may offer files */
+    uint32_t broker_uid; /* only sessions of this uid (or 0) may offer files */
     int32_t broker_pid;
     uint64_t started_ns;
     uint64_t token_epoch_s;  /* seconds since 1970, or later: the first token is this << 32 */
@@ -34,28 +34,30 @@ struct lkd_peer {
     uint32_t gid;
     const uint32_t *groups; /* supplementary; borrowed for the call, copied */
     uint32_t group_count;
-    uint64_t process; /* the driver's number for the process, same for all sessions of one process */
+    uint64_t
+        process; /* the driver's number for the process, same for all sessions of one process */
     char command[32]; /* zero-terminated */
 };
 
 enum lkd_effect_kind {
     LKD_EFFECT_NONE = 0,
-    LKD_EFFECT_SEND,          /* message to session, with the segment's descriptors if fds says so */
-    LKD_EFFECT_DISCONNECT,    /* the session's connection is to be closed after what was sent */
-    LKD_EFFECT_MAKE_SEGMENT,  /* make or adopt memory, then call lkd_core_segment_made() */
-    LKD_EFFECT_GROW_SEGMENT,  /* allocate or extend, then call lkd_core_segment_grown() */
-    LKD_EFFECT_DROP_SEGMENT,  /* unmap and close; the segment's number is not used any more */
-    LKD_EFFECT_WAKE,          /* futex wake of one attachment of a segment */
-    LKD_EFFECT_CHECK_PROCESS, /* is every task of the process exiting? then lkd_core_process_ended() */
+    LKD_EFFECT_SEND,         /* message to session, with the segment's descriptors if fds says so */
+    LKD_EFFECT_DISCONNECT,   /* the session's connection is to be closed after what was sent */
+    LKD_EFFECT_MAKE_SEGMENT, /* make or adopt memory, then call lkd_core_segment_made() */
+    LKD_EFFECT_GROW_SEGMENT, /* allocate or extend, then call lkd_core_segment_grown() */
+    LKD_EFFECT_DROP_SEGMENT, /* unmap and close; the segment's number is not used any more */
+    LKD_EFFECT_WAKE,         /* futex wake of one attachment of a segment */
+    LKD_EFFECT_CHECK_PROCESS, /* is every task of the process exiting? then lkd_core_process_ended()
+                               */
     LKD_EFFECT_FORGET_SESSION, /* its number is not used any more: nothing of it is left */
-    LKD_EFFECT_LOG,           /* text, one line, for the log */
+    LKD_EFFECT_LOG,            /* text, one line, for the log */
 };
 
 enum lkd_fds {
     LKD_FDS_NONE,
-    LKD_FDS_READ_WRITE,   /* control area and data, both writable */
-    LKD_FDS_READ_ONLY,    /* both reopened read-only */
-    LKD_FDS_STRICT,       /* control area read-only, data writable */
+    LKD_FDS_READ_WRITE, /* control area and data, both writable */
+    LKD_FDS_READ_ONLY,  /* both reopened read-only */
+    LKD_FDS_STRICT,     /* control area read-only, data writable */
 };
 
 struct lkd_segment_spec { /* what MAKE_SEGMENT has to make */
@@ -68,21 +70,23 @@ struct lkd_segment_spec { /* what MAKE_SEGMENT has to make */
 
 struct lkd_effect {
     enum lkd_effect_kind kind;
-    uint64_t session;   /* SEND, DISCONNECT, FORGET_SESSION; MAKE_SEGMENT: who offered the file */
-    uint32_t segment;   /* MAKE_, GROW_, DROP_SEGMENT, WAKE, SEND with fds */
-    uint32_t slot;      /* WAKE */
-    uint64_t process;   /* CHECK_PROCESS */
-    enum lkd_fds fds;   /* SEND */
-    struct lki_message message; /* SEND; what it points to is valid until the next call into the core */
+    uint64_t session; /* SEND, DISCONNECT, FORGET_SESSION; MAKE_SEGMENT: who offered the file */
+    uint32_t segment; /* MAKE_, GROW_, DROP_SEGMENT, WAKE, SEND with fds */
+    uint32_t slot;    /* WAKE */
+    uint64_t process; /* CHECK_PROCESS */
+    enum lkd_fds fds; /* SEND */
+    struct lki_message
+        message; /* SEND; what it points to is valid until the next call into the core */
     struct lkd_segment_spec spec; /* MAKE_SEGMENT, GROW_SEGMENT (data_bytes: the new size) */
-    bool warning;       /* LOG */
-    char text[256];     /* LOG, DISCONNECT: the reason */
+    bool warning;                 /* LOG */
+    char text[256];               /* LOG, DISCONNECT: the reason */
 };
 
 /* What the driver made for MAKE_SEGMENT. On failure only result counts. */
 struct lkd_segment_made {
-    int result;           /* 0 or -errno: -ENOSPC, -ENOMEM, -EMFILE, -EBADF, -EACCES, ... */
-    void *area_base;      /* zeroed and writable, spec.area_bytes long; stays mapped until DROP_SEGMENT */
+    int result; /* 0 or -errno: -ENOSPC, -ENOMEM, -EMFILE, -EBADF, -EACCES, ... */
+    void
+        *area_base; /* zeroed and writable, spec.area_bytes long; stays mapped until DROP_SEGMENT */
     uint64_t data_bytes;  /* the real size, of a file segment */
     uint64_t file_device; /* of an offered file; both 0 otherwise */
     uint64_t file_inode;
@@ -90,7 +94,8 @@ struct lkd_segment_made {
 
 /* --- Lifecycle --- */
 int lkd_core_new(const struct lkd_core_config *config, struct lkd_core **out_core);
-struct lkd_core *lkd_core_free(struct lkd_core *core); /* drops everything without effects; NULL is allowed */
+struct lkd_core *
+lkd_core_free(struct lkd_core *core); /* drops everything without effects; NULL is allowed */
 
 /* --- Events --- */
 
@@ -99,8 +104,9 @@ struct lkd_core *lkd_core_free(struct lkd_core *core); /* drops everything witho
 int lkd_core_session_opened(struct lkd_core *core, const struct lkd_peer *peer, uint64_t now_ns,
                             uint64_t *out_session);
 
-/* A record arrived and was decoded. offered: a descriptor came with it; offered_device/inode/size say what
- * it is (the driver looked with fstat), offered_ok that it is a regular file opened for read and write. */
+/* A record arrived and was decoded. offered: a descriptor came with it; offered_device/inode/size
+ * say what it is (the driver looked with fstat), offered_ok that it is a regular file opened for
+ * read and write. */
 struct lkd_offer {
     bool present;
     bool usable;
@@ -111,19 +117,20 @@ struct lkd_offer {
 void lkd_core_message(struct lkd_core *core, uint64_t session, const struct lki_message *message,
                       const struct lkd_offer *offer, uint64_t now_ns);
 
-/* The connection has ended (or broke the rules): the session's brokered waits are given up, but what it
- * holds stays until its process has ended. */
+/* The connection has ended (or broke the rules): the session's brokered waits are given up, but
+ * what it holds stays until its process has ended. */
 void lkd_core_session_lost(struct lkd_core *core, uint64_t session, uint64_t now_ns);
 
-/* No instruction of this process runs any more: everything of all its sessions is repaired. Twice is once. */
+/* No instruction of this process runs any more: everything of all its sessions is repaired. Twice
+ * is once. */
 void lkd_core_process_ended(struct lkd_core *core, uint64_t process, uint64_t now_ns);
 
 void lkd_core_segment_made(struct lkd_core *core, uint32_t segment,
                            const struct lkd_segment_made *made, uint64_t now_ns);
 void lkd_core_segment_grown(struct lkd_core *core, uint32_t segment, int result, uint64_t now_ns);
 
-/* Time has passed, or there is unfinished work: steps brokered waits that are due and does one slice of
- * repair (at most slice_locks locks). */
+/* Time has passed, or there is unfinished work: steps brokered waits that are due and does one
+ * slice of repair (at most slice_locks locks). */
 void lkd_core_tick(struct lkd_core *core, uint64_t now_ns, uint32_t slice_locks);
 
 /* --- Queries --- */
