@@ -94,15 +94,11 @@ static void free_dead_word(struct lki_repair *repair, uint32_t lock, const struc
     if (damaged)
         record(area, lock, sequence, death);
     while (lki_word_id(word) == repair->id) {
-        uint32_t freed = LKI_READ | LKI_PARKED | (word & LKI_BIASED);
+        /* READ: it may have taken the word from under readers. PARKED and FAIR: it may have died between
+         * clearing PARKED and its scan, with somebody's turn due; where nobody waits they stop nobody. */
+        uint32_t freed = LKI_READ | LKI_PARKED | LKI_FAIR | (word & LKI_BIASED);
         if (damaged)
             freed |= LKI_DIED;
-        /* Without PARKED nobody sleeps for an owner that was plainly inside, and a dead one with
-         * many locks costs no scans. But unlock clears PARKED before it scans, at a sequence that
-         * is even or, with DIED, still odd: there somebody's turn may be due. */
-        bool plainly_inside = damaged && !(word & (LKI_PARKED | LKI_DIED));
-        if (!plainly_inside && lki_scan_oldest(area, lock, 0).impatient)
-            freed |= LKI_FAIR;
         LKI_STEP("repair_word");
         /* [word-handoff] seq_cst: the record, and what the dead one wrote, come before */
         if (atomic_compare_exchange_strong_explicit(&hot->word, &word, freed, memory_order_seq_cst,
