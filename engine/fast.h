@@ -3,6 +3,7 @@
  * the way, and nothing when something is. The client library calls these first. */
 #pragma once
 
+#include "engine/fence.h"
 #include "engine/lock.h"
 #include "engine/step.h"
 
@@ -16,7 +17,7 @@ static inline void lki_sequence_enter(struct lki_lock_hot *hot, enum lki_hold ho
     atomic_store_explicit(&hot->sequence, raised, memory_order_relaxed);
     /* [seqlock] release fence, pairs with the acquire fence in lki_read_valid(): a reader that saw
      * a byte written from here on sees the odd sequence when it looks again. */
-    atomic_thread_fence(memory_order_release);
+    lki_fence(memory_order_release);
     LKI_STEP("sequence_entered");
 }
 

@@ -5,6 +5,7 @@
 
 #include "common/assert.h"
 #include "engine/fast.h"
+#include "engine/fence.h"
 #include "engine/turn.h"
 
 #ifdef LKI_STEPS
@@ -151,7 +152,7 @@ enum lki_verdict lki_lock_declare(struct lki_party *party, uint32_t lock, uint64
     atomic_store_explicit(&hot->dirty_sequence, lki_lock_sequence(party->area, lock),
                           memory_order_release);
     /* [declare] release fence: the declaration comes before the first byte that it speaks of */
-    atomic_thread_fence(memory_order_release);
+    lki_fence(memory_order_release);
     return LKI_TAKEN;
 }
 
@@ -183,7 +184,7 @@ enum lki_read lki_read_begin(const struct lki_area *area, uint32_t lock, uint64_
 bool lki_read_valid(const struct lki_area *area, uint32_t lock, uint64_t version)
 {
     /* [seqlock] acquire fence, pairs with the release fence in lki_sequence_enter() */
-    atomic_thread_fence(memory_order_acquire);
+    lki_fence(memory_order_acquire);
     return atomic_load_explicit(&area->hot[lock].sequence, memory_order_relaxed) == version;
 }
 
