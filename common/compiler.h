@@ -1,0 +1,6 @@
+/* SPDX-License-Identifier: MIT */
+/* What the compiler is told beyond C17. LKI_CLEANUP has its own header. */
+#pragma once
+
+/* Keeps a function's large frame out of its callers' frames. */
+#define LKI_NOINLINE __attribute__((noinline))
