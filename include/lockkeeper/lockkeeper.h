@@ -5,14 +5,14 @@
  *     segment   named shared memory: data that you map, and a table of locks beside it
  *     lock      entry i of a segment's lock table, by index or by name
  *
- * Results are 0, a documented positive value, or a negative errno value; a negative result never leaves
- * the caller holding anything. lk_last_error() tells the rest in words, per thread.
+ * Results are 0, a documented positive value, or a negative errno value; a negative result never
+ * leaves the caller holding anything. lk_last_error() tells the rest in words, per thread.
  *
- * Threads: one thread at a time uses a session and what was opened through it; sessions are independent,
- * so a thread that wants its own ownership opens its own session.
- * Fork: a child's inherited handles answer -ESTALE; it opens its own session.
- * Signals: nothing here is async-signal-safe. No signal handler is installed unless a segment is opened
- * with LK_GUARD. No thread is started. Nothing is printed.
+ * Threads: one thread at a time uses a session and what was opened through it; sessions are
+ * independent, so a thread that wants its own ownership opens its own session. Fork: a child's
+ * inherited handles answer -ESTALE; it opens its own session. Signals: nothing here is
+ * async-signal-safe. No signal handler is installed unless a segment is opened with LK_GUARD. No
+ * thread is started. Nothing is printed.
  */
 #ifndef LOCKKEEPER_LOCKKEEPER_H
 #define LOCKKEEPER_LOCKKEEPER_H
@@ -32,7 +32,8 @@ extern "C" {
 #endif
 
 struct lk_session; /* opaque; lk_session_open() to lk_session_close() */
-struct lk_segment; /* opaque, counted per session; lk_segment_open() or _offer() to lk_segment_close() */
+struct lk_segment; /* opaque, counted per session; lk_segment_open() or _offer() to
+                      lk_segment_close() */
 struct lk_lock;    /* opaque, counted per segment; lk_lock_at() or _named() to lk_lock_close() */
 
 enum {
@@ -44,7 +45,8 @@ enum {
 enum lk_mode {
     LK_SHARED = 1,
     LK_EXCLUSIVE = 2,
-    LK_TO_EXIT = 0x100, /* flag beside LK_EXCLUSIVE: protects no mapped data, held to the process's end */
+    LK_TO_EXIT =
+        0x100, /* flag beside LK_EXCLUSIVE: protects no mapped data, held to the process's end */
     LK_EXCLUSIVE_TO_EXIT = LK_EXCLUSIVE | LK_TO_EXIT,
 };
 
@@ -67,8 +69,8 @@ enum {
 
 /* Every options structure starts with its own size; zero means the default everywhere. */
 struct lk_session_options {
-    size_t size;      /* sizeof(struct lk_session_options) */
-    uint32_t flags;   /* LK_NO_AUTOSTART */
+    size_t size;    /* sizeof(struct lk_session_options) */
+    uint32_t flags; /* LK_NO_AUTOSTART */
     uint32_t reserved;
 };
 
@@ -77,16 +79,16 @@ enum {
 };
 
 struct lk_segment_options {
-    size_t size;                /* sizeof(struct lk_segment_options) */
-    uint64_t size_bytes;        /* size of the data; 0: none, a plain named lock */
-    uint64_t size_max_bytes;    /* lk_segment_grow() up to here; 0: size_bytes */
-    uint32_t locks;             /* entries of the lock table; 0: 16 */
-    uint32_t attachments_max;   /* sessions attached at a time; 0: 1024 */
-    uint32_t mode;              /* permission bits as for a file; 0: 0600 */
-    uint32_t flags;             /* LK_CREATE and so on */
-    uint64_t patience_ns;       /* a waiter older than this gets the next turn; 0: 500 us */
-    uint64_t lease_ns;          /* reserved for leases */
-    uint32_t on_expiry;         /* reserved for leases */
+    size_t size;              /* sizeof(struct lk_segment_options) */
+    uint64_t size_bytes;      /* size of the data; 0: none, a plain named lock */
+    uint64_t size_max_bytes;  /* lk_segment_grow() up to here; 0: size_bytes */
+    uint32_t locks;           /* entries of the lock table; 0: 16 */
+    uint32_t attachments_max; /* sessions attached at a time; 0: 1024 */
+    uint32_t mode;            /* permission bits as for a file; 0: 0600 */
+    uint32_t flags;           /* LK_CREATE and so on */
+    uint64_t patience_ns;     /* a waiter older than this gets the next turn; 0: 500 us */
+    uint64_t lease_ns;        /* reserved for leases */
+    uint32_t on_expiry;       /* reserved for leases */
     uint32_t reserved;
 };
 
@@ -99,65 +101,67 @@ enum lk_recovery_cause {
 
 /* What the last recovery of a lock found. */
 struct lk_recovery {
-    size_t size;            /* in: sizeof(struct lk_recovery) */
-    int32_t pid;            /* of the owner that died, as the broker sees it */
+    size_t size; /* in: sizeof(struct lk_recovery) */
+    int32_t pid; /* of the owner that died, as the broker sees it */
     uint32_t uid;
-    uint32_t cause;         /* enum lk_recovery_cause */
-    uint32_t declared;      /* not 0: dirty_offset and dirty_length_bytes were declared by that owner */
-    uint64_t token;         /* of that hold */
-    uint64_t when_ns;       /* CLOCK_MONOTONIC, when the broker repaired the word */
+    uint32_t cause;    /* enum lk_recovery_cause */
+    uint32_t declared; /* not 0: dirty_offset and dirty_length_bytes were declared by that owner */
+    uint64_t token;    /* of that hold */
+    uint64_t when_ns;  /* CLOCK_MONOTONIC, when the broker repaired the word */
     uint64_t dirty_offset;
     uint64_t dirty_length_bytes;
-    char command[32];       /* of that owner, zero-terminated */
+    char command[32]; /* of that owner, zero-terminated */
 };
 
 /* Who holds a lock. */
 struct lk_holder {
-    size_t size;         /* in: sizeof(struct lk_holder) */
-    int32_t pid;         /* of one holder, as the broker sees it; 0: nobody holds it */
+    size_t size; /* in: sizeof(struct lk_holder) */
+    int32_t pid; /* of one holder, as the broker sees it; 0: nobody holds it */
     uint32_t uid;
-    uint32_t mode;       /* LK_SHARED or LK_EXCLUSIVE; 0: nobody holds it */
-    uint32_t holders;    /* how many sessions hold it */
-    uint32_t waiters;    /* how many wait for it */
+    uint32_t mode;    /* LK_SHARED or LK_EXCLUSIVE; 0: nobody holds it */
+    uint32_t holders; /* how many sessions hold it */
+    uint32_t waiters; /* how many wait for it */
     uint32_t reserved;
     uint64_t token;
-    uint64_t held_ns;    /* since when, as far as anybody looked; 0: not known */
-    char command[32];    /* zero-terminated */
+    uint64_t held_ns; /* since when, as far as anybody looked; 0: not known */
+    char command[32]; /* zero-terminated */
 };
 
-/* --- Sessions ------------------------------------------------------------------------------------ */
+/* --- Sessions ------------------------------------------------------------------------------------
+ */
 
 /**
  * Connects to a broker, and starts one if nobody answers.
- * @socket_path: the broker's socket. NULL: $LOCKKEEPER_SOCKET, else the system broker if it answers,
- *               else the user's own, which is started when it does not run
+ * @socket_path: the broker's socket. NULL: $LOCKKEEPER_SOCKET, else the system broker if it
+ * answers, else the user's own, which is started when it does not run
  * @options:     may be NULL
  * @out:         the new session, owned by the caller
  * Returns:      0
- * Errors:       -ECONNREFUSED (nobody answers, and not started), -ENAMETOOLONG (the path does not fit in
- *               a socket address), -EACCES, -EPROTO, -EMFILE, -ENOMEM, -EINVAL
- * Threads: any. The broker's own refusal of a session is reported by the first call that needs a reply.
+ * Errors:       -ECONNREFUSED (nobody answers, and not started), -ENAMETOOLONG (the path does not
+ * fit in a socket address), -EACCES, -EPROTO, -EMFILE, -ENOMEM, -EINVAL Threads: any. The broker's
+ * own refusal of a session is reported by the first call that needs a reply.
  */
 LK_API int lk_session_open(const char *socket_path, const struct lk_session_options *options,
                            struct lk_session **out);
 
 /**
- * Closes a session and everything opened through it. Maps are unmapped. A lock still held is handed on
- * as after a death: never a silent release.
- * Returns: NULL. NULL is allowed.
+ * Closes a session and everything opened through it. Maps are unmapped. A lock still held is handed
+ * on as after a death: never a silent release. Returns: NULL. NULL is allowed.
  */
 LK_API struct lk_session *lk_session_close(struct lk_session *session);
 
 /** The descriptor to poll for reading when asynchronous acquires are pending; -errno. Borrowed. */
-LK_API int lk_session_fd(const struct lk_session *session);
+LK_API int lk_session_fd(struct lk_session *session);
 
 /**
  * Handles what has arrived, calls callbacks, does not block.
- * Returns: the number of callbacks called. Errors: -ECONNRESET (the broker is gone), -ESTALE, -EPROTO
+ * Returns: the number of callbacks called. Errors: -ECONNRESET (the broker is gone), -ESTALE,
+ * -EPROTO
  */
 LK_API int lk_session_dispatch(struct lk_session *session);
 
-/* --- Segments ------------------------------------------------------------------------------------ */
+/* --- Segments ------------------------------------------------------------------------------------
+ */
 
 /**
  * Opens a segment of anonymous memory by name, creating it if the options say so.
@@ -172,12 +176,13 @@ LK_API int lk_segment_open(struct lk_session *session, const char *name,
                            const struct lk_segment_options *options, struct lk_segment **out);
 
 /**
- * Offers a file as the data of a segment. The file is opened by the caller, with the caller's rights.
+ * Offers a file as the data of a segment. The file is opened by the caller, with the caller's
+ * rights.
  * @fd:     a regular file, readable and writable; borrowed
  * @options: size_bytes 0: the file's size. A file of length zero is extended to size_bytes
  * Returns: as lk_segment_open(): LK_CREATED, or 0 when the segment exists and has the same file
- * Errors:  also -ESTALE (the segment has another file: device or inode differ), -EACCES (the broker takes
- *          files only from its own user), -EBADF
+ * Errors:  also -ESTALE (the segment has another file: device or inode differ), -EACCES (the broker
+ * takes files only from its own user), -EBADF
  */
 LK_API int lk_segment_offer(struct lk_session *session, const char *name, int fd,
                             const struct lk_segment_options *options, struct lk_segment **out);
@@ -185,8 +190,8 @@ LK_API int lk_segment_offer(struct lk_session *session, const char *name, int fd
 /** Lets others open a segment created with LK_UNPUBLISHED. Errors: -EPERM (not the creator). */
 LK_API int lk_segment_publish(struct lk_segment *segment);
 
-/** Gives one count back; the last one detaches and unmaps. Held locks are handed on as after a death.
- * Returns: NULL. NULL is allowed. */
+/** Gives one count back; the last one detaches and unmaps. Held locks are handed on as after a
+ * death. Returns: NULL. NULL is allowed. */
 LK_API struct lk_segment *lk_segment_close(struct lk_segment *segment);
 
 /** Removes a name. Sessions attached keep what they have. Errors: -ENOENT, -EACCES. */
@@ -195,13 +200,14 @@ LK_API int lk_segment_remove(struct lk_session *session, const char *name);
 /** The present size of the data in bytes; others may grow it at any time. */
 LK_API uint64_t lk_segment_size(const struct lk_segment *segment);
 
-/** Grows the data in place; never shrinks (-EINVAL). Errors: -ENOSPC, -EDQUOT, -EACCES (read-only), -EFBIG
- * (beyond size_max_bytes). */
+/** Grows the data in place; never shrinks (-EINVAL). Errors: -ENOSPC, -EDQUOT, -EACCES (read-only),
+ * -EFBIG (beyond size_max_bytes). */
 LK_API int lk_segment_grow(struct lk_segment *segment, uint64_t size_bytes);
 
 /**
  * Maps a window of the data.
- * @offset, @length_bytes: any values within the maximum size, unaligned too; length 0: up to the size
+ * @offset, @length_bytes: any values within the maximum size, unaligned too; length 0: up to the
+ * size
  * @out_address: the byte at offset. Valid until lk_segment_unmap() or the segment's close
  * Errors: -EINVAL (beyond the end, or empty), -ENOMEM, -EIO (a guarded file was truncated), -ESTALE
  */
@@ -211,9 +217,11 @@ LK_API int lk_segment_map(struct lk_segment *segment, uint64_t offset, uint64_t 
 /** Unmaps a window by the address that lk_segment_map() gave. Errors: -EINVAL (no such window). */
 LK_API int lk_segment_unmap(struct lk_segment *segment, void *address);
 
-/* --- Locks --------------------------------------------------------------------------------------- */
+/* --- Locks ---------------------------------------------------------------------------------------
+ */
 
-/** Lock number index of the segment. Twice: the same handle, counted. Errors: -ERANGE, -ESTALE, -ENOMEM. */
+/** Lock number index of the segment. Twice: the same handle, counted. Errors: -ERANGE, -ESTALE,
+ * -ENOMEM. */
 LK_API int lk_lock_at(struct lk_segment *segment, uint32_t index, struct lk_lock **out);
 
 /** The lock with this name; an unused entry gets the name if there is none. Errors: -EINVAL (name),
@@ -227,17 +235,16 @@ LK_API struct lk_lock *lk_lock_close(struct lk_lock *lock);
  * Takes a lock, waiting while another session holds it in a mode that conflicts.
  * @mode:       LK_SHARED, LK_EXCLUSIVE or LK_EXCLUSIVE | LK_TO_EXIT
  * @timeout_ns: nanoseconds from now; 0 tries once, LK_WAIT_FOREVER never gives up
- * Returns:     LK_ACQUIRED, or LK_ACQUIRED_OWNER_DIED: held as well, but an owner died inside. Repair the
- *              data, then call lk_lock_mark_consistent()
- * Errors:      -EBUSY (timeout 0), -ETIMEDOUT, -EDEADLK (this session holds it already: locks do not
- *              nest), -ENOLCK (17th shared hold), -ESTALE, -ECONNRESET, -EINVAL: not held
- * Threads: one thread per session at a time. Signals: EINTR is handled inside. Fork: -ESTALE.
- * Source: the robust mutex of POSIX pthread_mutex_lock(); futex(2).
+ * Returns:     LK_ACQUIRED, or LK_ACQUIRED_OWNER_DIED: held as well, but an owner died inside.
+ * Repair the data, then call lk_lock_mark_consistent() Errors:      -EBUSY (timeout 0), -ETIMEDOUT,
+ * -EDEADLK (this session holds it already: locks do not nest), -ENOLCK (17th shared hold), -ESTALE,
+ * -ECONNRESET, -EINVAL: not held Threads: one thread per session at a time. Signals: EINTR is
+ * handled inside. Fork: -ESTALE. Source: the robust mutex of POSIX pthread_mutex_lock(); futex(2).
  */
 LK_API int lk_lock_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns);
 
-/** Called by lk_session_dispatch() when an asynchronous acquire ends; result as of lk_lock_acquire(), or
- * -ECANCELED. */
+/** Called by lk_session_dispatch() when an asynchronous acquire ends; result as of
+ * lk_lock_acquire(), or -ECANCELED. */
 typedef void (*lk_acquired_fn)(struct lk_lock *lock, int result, void *user);
 
 /**
@@ -255,7 +262,8 @@ LK_API int lk_lock_cancel(struct lk_lock *lock);
 /** Releases a lock. Errors: -EPERM (this session does not hold it; nothing is changed), -ESTALE. */
 LK_API int lk_lock_release(struct lk_lock *lock);
 
-/** The exclusive holder states that the data is whole again. Errors: -EPERM (not the exclusive holder). */
+/** The exclusive holder states that the data is whole again. Errors: -EPERM (not the exclusive
+ * holder). */
 LK_API int lk_lock_mark_consistent(struct lk_lock *lock);
 
 /** What the last recovery found; as often as asked. Errors: -ENOENT (there was none), -EINVAL. */
@@ -264,32 +272,37 @@ LK_API int lk_lock_recovery(struct lk_lock *lock, struct lk_recovery *out);
 /** Who holds the lock now, asked of the broker. Errors: -EINVAL, -ECONNRESET, -ESTALE. */
 LK_API int lk_lock_holder(struct lk_lock *lock, struct lk_holder *out);
 
-/** The fencing token: the lock's sequence. While held exclusively it names this hold; it never falls. */
+/** The fencing token: the lock's sequence. While held exclusively it names this hold; it never
+ * falls. */
 LK_API uint64_t lk_lock_token(const struct lk_lock *lock);
 
-/** The exclusive holder declares the bytes that it is about to change; a successor is told of them if it
- * dies. The last declaration counts, and ends with the hold. Errors: -EPERM, -EINVAL. */
+/** The exclusive holder declares the bytes that it is about to change; a successor is told of them
+ * if it dies. The last declaration counts, and ends with the hold. Errors: -EPERM, -EINVAL. */
 LK_API int lk_lock_declare(struct lk_lock *lock, uint64_t offset, uint64_t length_bytes);
 
-/* --- Optimistic reads ---------------------------------------------------------------------------- */
+/* --- Optimistic reads ----------------------------------------------------------------------------
+ */
 
-/** Begins a read that takes no lock and needs no write access; never waits. Errors: -EAGAIN (a writer is
- * inside), -EOWNERDEAD (an owner died inside, nobody repaired it yet), -ESTALE. */
+/** Begins a read that takes no lock and needs no write access; never waits. Errors: -EAGAIN (a
+ * writer is inside), -EOWNERDEAD (an owner died inside, nobody repaired it yet), -ESTALE. */
 LK_API int lk_read_begin(const struct lk_lock *lock, uint64_t *out_version);
 
-/** True if nothing was written under the lock since lk_read_begin(): what was copied may be used. */
+/** True if nothing was written under the lock since lk_read_begin(): what was copied may be used.
+ */
 LK_API bool lk_read_valid(const struct lk_lock *lock, uint64_t version);
 
-/** Copies bytes that may change meanwhile, without a data race; use the copy only if lk_read_valid(). */
+/** Copies bytes that may change meanwhile, without a data race; use the copy only if
+ * lk_read_valid(). */
 LK_API void lk_read_copy(void *to, const void *from, size_t bytes);
 
-/* --- Errors -------------------------------------------------------------------------------------- */
+/* --- Errors --------------------------------------------------------------------------------------
+ */
 
 /** Names a result code in words. Never NULL; static storage. Threads: any. */
 LK_API const char *lk_strerror(int result);
 
-/** What the last failed call of this thread tried, on what, why not, and what to do. Never NULL; valid
- * until the thread's next failed call. */
+/** What the last failed call of this thread tried, on what, why not, and what to do. Never NULL;
+ * valid until the thread's next failed call. */
 LK_API const char *lk_last_error(void);
 
 #ifdef __cplusplus

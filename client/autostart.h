@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/* Starting a broker: finds the program, runs it detached from this process, waits until it listens.
+ * Of several clients that do so at once one daemon wins, by its lock beside the socket; all connect
+ * to it. Leaves no zombie and no descriptor behind. */
+#pragma once
+
+/**
+ * Starts lockkeeperd for path and connects to it.
+ * Errors: -ECONNREFUSED (it could not be started; the text has its own words), -EMFILE, -ENOMEM.
+ * Makes the text
+ */
+int lki_autostart(const char *path, int *out_fd);

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+#include "client/brokered.h"
+
+#include <errno.h>
+
+#include "client/error.h"
+#include "common/clock.h"
+
+uint64_t lki_brokered_deadline(uint64_t timeout_ns)
+{
+    return timeout_ns == 0 ? 0 : lki_time_add(lki_clock_now_ns(), timeout_ns);
+}
+
+int lki_brokered_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)
+{
+    struct lk_session *session = lock->segment->session;
+    struct lki_message request = {
+        .type = LKI_REQUEST_ACQUIRE,
+        .as.acquire = {.segment = lock->segment->number,
+                       .lock = lock->index,
+                       .mode = (uint32_t)mode & ~(uint32_t)LK_TO_EXIT,
+                       .to_exit = ((uint32_t)mode & LK_TO_EXIT) != 0,
+                       .deadline_ns = lki_brokered_deadline(timeout_ns)},
+    };
+    char label[LKI_LABEL_BYTES];
+    struct lki_record reply = {.fd_count = 0};
+    /* The broker keeps the deadline: only its answer tells whether the lock is held. */
+    int r = lki_session_call(session, &request, -1, LKI_TIME_NEVER, &reply);
+    lki_lock_label(lock, label, sizeof(label));
+    if (r < 0)
+        return lki_session_fail(session, r, "lock '%s'", label);
+    if (reply.message.type == LKI_REPLY_GRANTED) {
+        lock->held_id = reply.message.as.granted.attachment;
+        lock->held_mode = (uint32_t)mode;
+        r = reply.message.as.granted.status == LKI_STATUS_OWNER_DIED ? LK_ACQUIRED_OWNER_DIED
+                                                                     : LK_ACQUIRED;
+        lki_lock_set_gate(lock);
+    } else {
+        r = lki_session_result(session, &reply.message, "lock '%s'", label);
+        if (r >= 0)
+            r = lki_session_fail(session, -EPROTO, "lock '%s'", label);
+    }
+    lki_record_deinit(&reply);
+    return r;
+}
+
+int lki_brokered_change(struct lk_lock *lock, enum lki_message_type type, uint64_t offset,
+                        uint64_t length_bytes)
+{
+    struct lk_session *session = lock->segment->session;
+    const char *verb = type == LKI_REQUEST_RELEASE   ? "unlock"
+                       : type == LKI_REQUEST_DECLARE ? "declare a range under"
+                                                     : "mark as consistent";
+    struct lki_message request = {
+        .type = type,
+        .as.hold_ref = {.segment = lock->segment->number,
+                        .lock = lock->index,
+                        .attachment = lock->held_id,
+                        .offset = offset,
+                        .length_bytes = length_bytes},
+    };
+    char label[LKI_LABEL_BYTES];
+    lki_lock_label(lock, label, sizeof(label));
+    struct lki_record reply = {.fd_count = 0};
+    int r = lki_session_call(session, &request, -1, LKI_TIME_NEVER, &reply);
+    if (r < 0)
+        return lki_session_fail(session, r, "%s '%s'", verb, label);
+    r = lki_session_result(session, &reply.message, "%s '%s'", verb, label);
+    lki_record_deinit(&reply);
+    if (type == LKI_REQUEST_RELEASE) {
+        lock->held_id = 0; /* released, or the broker knows of no such hold */
+        lki_lock_set_gate(lock);
+    }
+    return r;
+}

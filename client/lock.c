@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: MIT */
+#include "client/lock.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client/brokered.h"
+#include "client/error.h"
+#include "client/lock_text.h"
+#include "client/names.h"
+#include "client/options.h"
+#include "client/wait.h"
+#include "common/clock.h"
+#include "engine/fast.h"
+
+/* --- Handles
+ * --------------------------------------------------------------------------------------- */
+
+static const uint32_t gate_shut = 0;
+
+void lki_lock_set_gate(struct lk_lock *lock)
+{
+    const struct lk_segment *segment = lock->segment;
+    bool plain = lock->count > 0 && segment->count > 0 && !segment->brokered && !segment->file &&
+                 lock->held_id == 0 && lock->async.request == 0;
+    lock->gate = plain ? segment->session->alive : &gate_shut;
+}
+
+int lki_lock_table_new(struct lk_segment *segment)
+{
+    free(segment->handles);
+    segment->handles = calloc(segment->area.locks, sizeof(struct lk_lock *));
+    if (!segment->handles)
+        return -ENOMEM;
+    for (struct lk_lock *lock = segment->all_handles; lock; lock = lock->next_handle)
+        if (lock->index < segment->area.locks)
+            segment->handles[lock->index] = lock;
+    return 0;
+}
+
+static void end(struct lk_lock *lock)
+{
+    lock->count = 0;
+    lock->held_id = 0;
+    lki_async_end(lock->segment->session, &lock->async);
+    lki_lock_set_gate(lock);
+}
+
+void lki_lock_end_all(struct lk_segment *segment)
+{
+    for (struct lk_lock *lock = segment->all_handles; lock; lock = lock->next_handle)
+        end(lock);
+}
+
+void lki_lock_free_all(struct lk_segment *segment)
+{
+    while (segment->all_handles) {
+        struct lk_lock *lock = segment->all_handles;
+        segment->all_handles = lock->next_handle;
+        lki_list_remove(&lock->async.node);
+        free(lock->name);
+        free(lock);
+    }
+}
+
+/* The handle of an index within the table, closed if it is new. NULL: no memory. */
+static struct lk_lock *handle_of(struct lk_segment *segment, uint32_t index)
+{
+    struct lk_lock *lock = segment->handles[index];
+    if (lock)
+        return lock;
+    lock = calloc(1, sizeof(*lock));
+    if (!lock)
+        return NULL;
+    lki_list_init(&lock->async.node);
+    lock->segment = segment;
+    lock->party = &segment->party;
+    lock->index = index;
+    lock->next_handle = segment->all_handles;
+    segment->all_handles = lock;
+    segment->handles[index] = lock;
+    return lock;
+}
+
+static int open_lock(struct lk_segment *segment, uint32_t index, const char *name,
+                     struct lk_lock **out)
+{
+    struct lk_lock *lock = handle_of(segment, index);
+    if (lock && name && !lock->name)
+        lock->name = strdup(name);
+    if (!lock || (name && !lock->name))
+        return lki_fail(-ENOMEM, "cannot open a lock of the segment '%s': no memory",
+                        segment->name);
+    lock->count++;
+    lki_lock_set_gate(lock);
+    *out = lock;
+    return 0;
+}
+
+int lk_lock_at(struct lk_segment *segment, uint32_t index, struct lk_lock **out)
+{
+    int r = lki_segment_check(segment, "open a lock");
+    if (r < 0)
+        return r;
+    if (!out)
+        return lki_fail(-EINVAL, "cannot open a lock of the segment '%s': no place for the result",
+                        segment->name);
+    if (index >= segment->area.locks)
+        return lki_fail(-ERANGE,
+                        "cannot open lock %u of the segment '%s': it has %u locks, 0 to %u", index,
+                        segment->name, segment->area.locks, segment->area.locks - 1);
+    return open_lock(segment, index, NULL, out);
+}
+
+int lk_lock_named(struct lk_segment *segment, const char *name, struct lk_lock **out)
+{
+    int r = lki_segment_check(segment, "open a lock");
+    if (r < 0)
+        return r;
+    const char *reason = "no name, or no place for the result";
+    struct lki_bytes bytes = {(const uint8_t *)name, name ? strlen(name) : 0};
+    if (!name || !out || lki_lock_name_check(bytes, &reason) < 0)
+        return lki_fail(-EINVAL, "cannot open the lock '%.300s' of the segment '%s': %s",
+                        name ? name : "", segment->name, reason);
+    struct lki_message request = {
+        .type = LKI_REQUEST_LOCK_NAMED,
+        .as.lock_named = {.segment = segment->number, .name = bytes},
+    };
+    struct lk_session *session = segment->session;
+    struct lki_record reply = {.fd_count = 0};
+    r = lki_session_call(session, &request, -1, LKI_TIME_NEVER, &reply);
+    if (r < 0)
+        return lki_session_fail(session, r, "open the lock '%s#%s'", segment->name, name);
+    r = lki_session_result(session, &reply.message, "open the lock '%s#%s'", segment->name, name);
+    uint64_t index = r < 0 ? 0 : reply.message.as.result.value;
+    lki_record_deinit(&reply);
+    if (r < 0)
+        return r;
+    if (index >= segment->area.locks)
+        return lki_session_fail(session, -EPROTO, "open the lock '%s#%s'", segment->name, name);
+    return open_lock(segment, (uint32_t)index, name, out);
+}
+
+struct lk_lock *lk_lock_close(struct lk_lock *lock)
+{
+    if (lock && lock->count > 0 && *lock->segment->session->alive) {
+        lock->count--;
+        lki_lock_set_gate(lock);
+    }
+    return NULL;
+}
+
+int lki_lock_check(const struct lk_lock *lock, const char *verb)
+{
+    if (!lock)
+        return lki_fail(-EINVAL, "cannot %s: no lock", verb);
+    if (lock->count > 0)
+        return lki_segment_check(lock->segment, verb);
+    char label[LKI_LABEL_BYTES];
+    lki_lock_label(lock, label, sizeof(label));
+    return lki_fail(-ESTALE, "cannot %s '%s': the lock was closed", verb, label);
+}
+
+/* --- Taking
+ * ---------------------------------------------------------------------------------------- */
+
+static int fail_nested(const struct lk_lock *lock)
+{
+    char label[LKI_LABEL_BYTES];
+    lki_lock_label(lock, label, sizeof(label));
+    lki_fail(-EDEADLK, "cannot lock '%s': this session holds it already", label);
+    return lki_fail_hint(-EDEADLK, "locks do not nest: release it first");
+}
+
+static int verdict_result(struct lk_lock *lock, enum lki_verdict verdict)
+{
+    char label[LKI_LABEL_BYTES];
+    switch (verdict) {
+    case LKI_TAKEN:
+        return LK_ACQUIRED;
+    case LKI_TAKEN_DIED:
+        return LK_ACQUIRED_OWNER_DIED;
+    case LKI_BUSY:
+        return lki_lock_fail_busy(lock);
+    case LKI_TIMED_OUT:
+        return lki_lock_fail_timed_out(lock);
+    case LKI_NESTED:
+        return fail_nested(lock);
+    case LKI_NO_CELL:
+        lki_lock_label(lock, label, sizeof(label));
+        lki_fail(-ENOLCK,
+                 "cannot lock '%s' shared: this session holds %u locks of the segment shared",
+                 label, LKI_SHARED_HOLDS_MAX);
+        return lki_fail_hint(-ENOLCK, "release one, or open a second session");
+    case LKI_STALE:
+    case LKI_SLEEP:
+    case LKI_RELEASED:
+    case LKI_NOT_HELD:
+        break;
+    }
+    lki_lock_label(lock, label, sizeof(label));
+    lki_fail(-ESTALE, "cannot lock '%s': the broker has ended this attachment", label);
+    return lki_fail_hint(-ESTALE, "close the segment and open it again");
+}
+
+/* Whatever the fast path does not do. */
+static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)
+{
+    int r = lki_lock_check(lock, "lock");
+    if (r == 0)
+        r = lki_segment_check_data(lock->segment, "lock");
+    if (r < 0)
+        return r;
+    if (mode != LK_SHARED && mode != LK_EXCLUSIVE && mode != LK_EXCLUSIVE_TO_EXIT)
+        return lki_fail(-EINVAL,
+                        "cannot lock in mode 0x%x: it is LK_SHARED, LK_EXCLUSIVE or "
+                        "LK_EXCLUSIVE_TO_EXIT",
+                        (unsigned)mode);
+    if (lock->held_id != 0)
+        return fail_nested(lock);
+    if (lock->async.request != 0 && !lock->async.answered) {
+        char label[LKI_LABEL_BYTES];
+        lki_lock_label(lock, label, sizeof(label));
+        lki_fail(-EALREADY, "cannot lock '%s': an asynchronous acquire is pending", label);
+        return lki_fail_hint(-EALREADY, "wait for it with lk_session_dispatch(), or cancel it");
+    }
+    if (lock->segment->brokered)
+        return lki_brokered_acquire(lock, mode, timeout_ns);
+    enum lki_mode engine_mode = mode == LK_SHARED ? LKI_MODE_SHARED : LKI_MODE_EXCLUSIVE;
+    enum lki_hold hold = mode == LK_EXCLUSIVE_TO_EXIT ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
+    return verdict_result(lock, lki_wait_native(lock, engine_mode, hold, timeout_ns));
+}
+
+int lk_lock_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)
+{
+    if (lock && *lock->gate) {
+        if (mode == LK_EXCLUSIVE) {
+            if (lki_fast_take_exclusive(lock->party, lock->index, LKI_HOLD_DATA))
+                return LK_ACQUIRED;
+        } else if (mode == LK_SHARED) {
+            if (lki_fast_take_shared(lock->party, lock->index))
+                return LK_ACQUIRED;
+        }
+    }
+    return acquire_slow(lock, mode, timeout_ns);
+}
+
+/* --- Releasing
+ * ------------------------------------------------------------------------------------- */
+
+static int fail_not_holder(const struct lk_lock *lock, const char *verb, const char *how)
+{
+    char label[LKI_LABEL_BYTES];
+    lki_lock_label(lock, label, sizeof(label));
+    lki_fail(-EPERM, "cannot %s '%s': THIS SESSION DOES NOT HOLD IT%s; nothing was changed", verb,
+             label, how);
+    return lki_fail_hint(-EPERM,
+                         "it was released twice, or taken through another session: find out "
+                         "before the data suffers");
+}
+
+/* Released; but who wrote into a file that had been cut has to learn of it. */
+static int released(const struct lk_lock *lock)
+{
+    const struct lk_segment *segment = lock->segment;
+    return segment->file ? lki_segment_check_data(segment, "trust what was written under the lock")
+                         : 0;
+}
+
+static int release_slow(struct lk_lock *lock)
+{
+    int r = lki_lock_check(lock, "unlock");
+    if (r < 0)
+        return r;
+    if (lock->held_id != 0) {
+        r = lki_brokered_change(lock, LKI_REQUEST_RELEASE, 0, 0);
+        return r < 0 ? r : released(lock);
+    }
+    if (lock->segment->brokered)
+        return fail_not_holder(lock, "unlock", "");
+    switch (lki_lock_release(lock->party, lock->index)) {
+    case LKI_RELEASED:
+        return released(lock);
+    case LKI_STALE:
+        return verdict_result(lock, LKI_STALE);
+    default:
+        return fail_not_holder(lock, "unlock", "");
+    }
+}
+
+int lk_lock_release(struct lk_lock *lock)
+{
+    if (lock && *lock->gate) {
+        if (lki_fast_release_exclusive(lock->party, lock->index) ||
+            lki_lock_release(lock->party, lock->index) == LKI_RELEASED)
+            return 0;
+    }
+    return release_slow(lock);
+}
+
+/* --- While holding
+ * --------------------------------------------------------------------------------- */
+
+int lk_lock_mark_consistent(struct lk_lock *lock)
+{
+    int r = lki_lock_check(lock, "mark as consistent");
+    if (r < 0)
+        return r;
+    if (lock->held_id != 0)
+        return lki_brokered_change(lock, LKI_REQUEST_MARK_CONSISTENT, 0, 0);
+    if (!lock->segment->brokered && lki_lock_mark_consistent(lock->party, lock->index) == LKI_TAKEN)
+        return 0;
+    return fail_not_holder(lock, "mark as consistent", " exclusively");
+}
+
+int lk_lock_declare(struct lk_lock *lock, uint64_t offset, uint64_t length_bytes)
+{
+    int r = lki_lock_check(lock, "declare a range under");
+    if (r < 0)
+        return r;
+    if (length_bytes > UINT64_MAX - offset)
+        return lki_fail(-EINVAL, "cannot declare %llu bytes at %llu: there is no such range",
+                        (unsigned long long)length_bytes, (unsigned long long)offset);
+    if (lock->held_id != 0)
+        return lki_brokered_change(lock, LKI_REQUEST_DECLARE, offset, length_bytes);
+    if (!lock->segment->brokered &&
+        lki_lock_declare(lock->party, lock->index, offset, length_bytes) == LKI_TAKEN)
+        return 0;
+    return fail_not_holder(lock, "declare a range under", " exclusively");
+}
+
+uint64_t lk_lock_token(const struct lk_lock *lock)
+{
+    if (lki_lock_check(lock, "tell the token") < 0)
+        return 0;
+    return lki_lock_sequence(&lock->segment->area, lock->index);
+}
+
+int lk_lock_recovery(struct lk_lock *lock, struct lk_recovery *out)
+{
+    int r = lki_lock_check(lock, "tell the recovery of");
+    if (r < 0)
+        return r;
+    /* Copied once, and cut where the area's other writers could have scribbled. The broker writes
+     * it before it frees the word, so whoever was told LK_ACQUIRED_OWNER_DIED sees the whole of it.
+     */
+    struct lki_lock_cold cold;
+    lki_read_copy(&cold, &lock->segment->area.cold[lock->index], sizeof(cold));
+    uint32_t cause = atomic_load_explicit(&cold.recovery_cause, memory_order_relaxed);
+    if (cause == LK_CAUSE_NONE) {
+        char label[LKI_LABEL_BYTES];
+        lki_lock_label(lock, label, sizeof(label));
+        return lki_fail(-ENOENT, "the lock '%s' has never been recovered", label);
+    }
+    struct lk_recovery recovery = {
+        .pid = cold.recovery_pid,
+        .uid = cold.recovery_uid,
+        .cause = cause,
+        .declared = cold.recovery_declared != 0,
+        .token = cold.recovery_token,
+        .when_ns = cold.recovery_when_ns,
+        .dirty_offset = cold.recovery_dirty_offset,
+        .dirty_length_bytes = cold.recovery_dirty_length,
+    };
+    memcpy(recovery.command, cold.recovery_command, sizeof(recovery.command) - 1);
+    if (lki_options_write(out, &recovery, sizeof(recovery)) < 0)
+        return lki_fail(-EINVAL,
+                        "cannot tell the recovery: no place for it, or its size is not set");
+    return 0;
+}
+
+/* --- Optimistic reads
+ * ------------------------------------------------------------------------------ */
+
+int lk_read_begin(const struct lk_lock *lock, uint64_t *out_version)
+{
+    /* Not the gate: reads need neither write access nor the broker. */
+    if (!lock || lock->count == 0 || !*lock->segment->session->alive)
+        return lki_lock_check(lock, "read under");
+    if (lock->segment->file) {
+        int r = lki_segment_check_data(lock->segment, "read under");
+        if (r < 0)
+            return r;
+    }
+    switch (lki_read_begin(&lock->segment->area, lock->index, out_version)) {
+    case LKI_READ_BEGUN:
+        return 0;
+    case LKI_READ_WRITER_INSIDE:
+        return -EAGAIN; /* no text: this is a loop's condition */
+    case LKI_READ_DAMAGED:
+        break;
+    }
+    char label[LKI_LABEL_BYTES];
+    lki_lock_label(lock, label, sizeof(label));
+    lki_fail(-EOWNERDEAD, "cannot read under '%s': an owner died inside", label);
+    return lki_fail_hint(-EOWNERDEAD, "take the lock, repair the data, lk_lock_mark_consistent()");
+}
+
+bool lk_read_valid(const struct lk_lock *lock, uint64_t version)
+{
+    return lock && lock->count > 0 && *lock->segment->session->alive &&
+           lki_read_valid(&lock->segment->area, lock->index, version);
+}
+
+void lk_read_copy(void *to, const void *from, size_t bytes)
+{
+    lki_read_copy(to, from, bytes);
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/* A lock handle: one per segment and index, counted. Its memory stays until the session is closed.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <lockkeeper/lockkeeper.h>
+
+#include "client/async.h"
+#include "client/segment.h"
+
+struct lk_lock {
+    /* What the fast paths load: points to 1 while this lock may be taken and released natively
+     * without another look. Anything else (closed, brokered, an asynchronous acquire or hold, a
+     * file that could be truncated) points it to a zero, and a forked child finds its session's
+     * page wiped. */
+    const uint32_t *gate;
+    struct lki_party *party;
+    uint32_t index;
+    uint32_t spins; /* how long a native wait spins at first, learned from the last ones */
+    struct lk_segment *segment;
+    unsigned count;   /* 0: closed */
+    uint32_t held_id; /* the attachment of a hold that the broker granted; 0: none */
+    uint32_t held_mode;
+    char *name; /* as given to lk_lock_named(), else NULL */
+    struct lki_async async;
+    struct lk_lock *next_handle; /* in segment->all_handles */
+};
+
+/* Makes the handle table of a segment just mapped; old handles with an index in it come back to
+ * their places, still closed. Returns 0 or -ENOMEM. */
+int lki_lock_table_new(struct lk_segment *segment);
+
+/* Closes every handle: from here they answer -ESTALE. */
+void lki_lock_end_all(struct lk_segment *segment);
+
+/* Frees every handle. */
+void lki_lock_free_all(struct lk_segment *segment);
+
+/* To be called after anything that the gate depends on has changed. */
+void lki_lock_set_gate(struct lk_lock *lock);
+
+/* 0; -EINVAL (NULL), -ESTALE (closed, its segment closed, or inherited by fork), with text. */
+int lki_lock_check(const struct lk_lock *lock, const char *verb);
+
+/* How people call it: SEGMENT, SEGMENT#3, SEGMENT#orders. Cut to fit. */
+void lki_lock_label(const struct lk_lock *lock, char *out_label, size_t bytes);
+#define LKI_LABEL_BYTES 320
+
+/* Who holds it, in words, asked of the broker with a time limit: "held by train.py[4711] (uid 1000)
+ * for 2m13s". False when it did not answer in time, or nobody holds it. */
+bool lki_lock_holder_words(struct lk_lock *lock, uint64_t deadline_ns, char *out_words,
+                           size_t bytes);

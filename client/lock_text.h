@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: MIT */
+/* What people are told about a lock: its label, who holds it, why it was not taken. */
+#pragma once
+
+#include "client/lock.h"
+
+/* The text for -EBUSY: names the lock. Asks nobody: a try has to stay cheap. Returns -EBUSY. */
+int lki_lock_fail_busy(const struct lk_lock *lock);
+
+/* The text for -ETIMEDOUT: names the holder, if the broker answers at once. Returns -ETIMEDOUT. */
+int lki_lock_fail_timed_out(struct lk_lock *lock);

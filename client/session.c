@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT */
+#include "client/session.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "client/async.h"
+#include "client/connect.h"
+#include "client/error.h"
+#include "client/options.h"
+#include "client/segment.h"
+#include "common/cleanup.h"
+#include "common/clock.h"
+#include "common/fd.h"
+#include "engine/layout.h"
+
+/* A broker that does not answer a farewell in this time is left without. */
+#define GOODBYE_NS (2 * LKI_NS_PER_S)
+#define HELLO_ID 1 /* the first request of every connection */
+
+/* --- Life ----------------------------------------------------------------------------------------
+ */
+
+static struct lk_session *session_free(struct lk_session *session)
+{
+    lki_async_deinit(session);
+    LKI_LIST_FOREACH_SAFE (node, &session->segments)
+        lki_segment_free(LKI_LIST_ENTRY(node, struct lk_segment, node));
+    LKI_LIST_FOREACH_SAFE (node, &session->closed_segments)
+        lki_segment_free(LKI_LIST_ENTRY(node, struct lk_segment, node));
+    lki_transport_deinit(&session->transport);
+    if (session->alive)
+        (void)munmap(session->alive, (size_t)sysconf(_SC_PAGESIZE));
+    free(session);
+    return NULL;
+}
+LKI_DEFINE_CLEANUP(struct lk_session *, session_free)
+
+/* One page that a forked child finds zeroed. */
+static int make_alive_page(uint32_t **out_alive)
+{
+    size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+    void *page = mmap(NULL, page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        return -errno;
+    if (madvise(page, page_bytes, MADV_WIPEONFORK) < 0) {
+        int r = -errno;
+        (void)munmap(page, page_bytes);
+        return r;
+    }
+    *out_alive = page;
+    **out_alive = 1;
+    return 0;
+}
+
+int lki_session_new(int socket_fd, const char *path, struct lk_session **out)
+{
+    LKI_CLEANUP(lki_close_p) int fd = socket_fd;
+    LKI_CLEANUP(session_free_p) struct lk_session *session = calloc(1, sizeof(*session));
+    if (!session)
+        return -ENOMEM;
+    session->event_fd = -1;
+    lki_list_init(&session->segments);
+    lki_list_init(&session->closed_segments);
+    lki_list_init(&session->pending);
+    lki_list_init(&session->answered);
+    (void)snprintf(session->path, sizeof(session->path), "%s", path);
+    lki_transport_init(&session->transport, lki_steal_fd(&fd));
+    int r = make_alive_page(&session->alive);
+    if (r < 0)
+        return r;
+    if (socket_fd >= 0) {
+        /* The answer is not awaited: only a refusal has one, and whoever needs a reply next sees
+         * it. */
+        struct lki_message hello = {
+            .type = LKI_REQUEST_HELLO,
+            .as.hello = {.protocol_major = LKI_PROTOCOL_MAJOR,
+                         .protocol_minor = LKI_PROTOCOL_MINOR,
+                         .layout_major = LKI_LAYOUT_MAJOR},
+        };
+        r = lki_transport_send(&session->transport, &hello, -1);
+        if (r < 0)
+            return r;
+    }
+    *out = LKI_STEAL(&session);
+    return 0;
+}
+
+int lk_session_open(const char *socket_path, const struct lk_session_options *options,
+                    struct lk_session **out)
+{
+    struct lk_session_options own;
+    if (!out)
+        return lki_fail(-EINVAL, "cannot open a session: no place for the result");
+    if (lki_options_read(options, sizeof(own), &own) < 0 ||
+        (own.flags & ~(uint32_t)LK_NO_AUTOSTART))
+        return lki_fail(-EINVAL,
+                        "cannot open a session: wrong size or unknown flag in the options");
+
+    int fd = -1;
+    char path[LKI_SOCKET_PATH_BYTES_MAX + 1];
+    int r = lki_connect(socket_path, own.flags, &fd, path);
+    if (r < 0)
+        return r; /* has its text */
+    r = lki_session_new(fd, path, out);
+    if (r < 0)
+        return lki_fail(r, "cannot open a session with the broker at %s: %s", path, lk_strerror(r));
+    return 0;
+}
+
+/* Tells the broker, which then hands on what is still held, and waits until that is done: a later
+ * session of this process finds a clean table. */
+static void say_goodbye(struct lk_session *session)
+{
+    struct lki_message goodbye = {.type = LKI_REQUEST_GOODBYE};
+    struct lki_record reply = {.fd_count = 0};
+    uint64_t deadline_ns = lki_time_add(lki_clock_now_ns(), GOODBYE_NS);
+    (void)lki_session_call(session, &goodbye, -1, deadline_ns, &reply);
+    lki_record_deinit(&reply);
+}
+
+struct lk_session *lk_session_close(struct lk_session *session)
+{
+    if (!session)
+        return NULL;
+    if (*session->alive) {
+        /* Nothing of ours may touch the shared memory once the broker cleans up. */
+        LKI_LIST_FOREACH_SAFE (node, &session->segments)
+            lki_segment_unmap_all(LKI_LIST_ENTRY(node, struct lk_segment, node));
+        say_goodbye(session);
+    }
+    return session_free(session);
+}
+
+/* --- Calls ---------------------------------------------------------------------------------------
+ */
+
+int lki_session_check(const struct lk_session *session, const char *verb)
+{
+    if (!session)
+        return lki_fail(-EINVAL, "cannot %s: no session", verb);
+    if (*session->alive)
+        return 0;
+    lki_fail(-ESTALE, "cannot %s: the session was opened before fork() and belongs to the parent",
+             verb);
+    return lki_fail_hint(-ESTALE, "open one in this process");
+}
+
+/* The broker refuses this client altogether: its answer to the hello, which has the first id. */
+static int note_refused_hello(struct lk_session *session, const struct lki_message *message)
+{
+    int r = lki_status_to_result(message->as.result.status);
+    session->refused = r < 0 ? r : -EPROTO;
+    (void)snprintf(session->refused_detail, sizeof(session->refused_detail), "%.*s",
+                   (int)message->as.result.detail.length_bytes,
+                   (const char *)message->as.result.detail.data);
+    session->transport.lost = true;
+    return session->refused;
+}
+
+int lki_session_unasked(struct lk_session *session, const struct lki_message *message)
+{
+    if (message->id == HELLO_ID && message->type == LKI_REPLY_RESULT)
+        return note_refused_hello(session, message);
+    lki_async_answer(session, message);
+    return 0;
+}
+
+int lki_session_call(struct lk_session *session, struct lki_message *request, int fd,
+                     uint64_t deadline_ns, struct lki_record *out_reply)
+{
+    if (session->refused)
+        return session->refused;
+    int r = lki_transport_send(&session->transport, request, fd);
+    if (r < 0 && r != -ECONNRESET)
+        return r;
+    /* When the broker closed the connection, its reason may still lie in our buffer. */
+    bool sent = r == 0;
+    for (;;) {
+        r = lki_transport_receive(&session->transport, sent ? deadline_ns : 0, out_reply);
+        if (r < 0 && r != -EMFILE)
+            return sent ? r : -ECONNRESET;
+        const struct lki_message *message = &out_reply->message;
+        if (sent && message->id == request->id)
+            return r;
+        lki_record_deinit(out_reply);
+        r = lki_session_unasked(session, message);
+        if (r < 0)
+            return r;
+    }
+}
+
+/* --- Texts ---------------------------------------------------------------------------------------
+ */
+
+int lki_session_fail(const struct lk_session *session, int result, const char *format, ...)
+{
+    char what[400];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(what, sizeof(what), format, arguments);
+    va_end(arguments);
+    if (session->refused && result == session->refused)
+        return lki_fail(result, "cannot %s: the broker at %s refuses this client: %s", what,
+                        session->path, session->refused_detail);
+    switch (result) {
+    case -ECONNRESET:
+        lki_fail(result, "cannot %s: the broker at %s is gone", what, session->path);
+        return lki_fail_hint(result, "locks of mapped segments go on working; for the rest open "
+                                     "a new session");
+    case -EPROTO:
+        lki_fail(result, "cannot %s: what answers at %s does not follow the protocol", what,
+                 session->path);
+        return lki_fail_hint(result, "library and broker have to be of the same release");
+    case -EMFILE:
+        lki_fail(result, "cannot %s: this process has no descriptor left", what);
+        return lki_fail_hint(result, "close some or raise 'ulimit -n', and try again");
+    default:
+        return lki_fail(result, "cannot %s: %s", what, lk_strerror(result));
+    }
+}
+
+int lki_session_result(const struct lk_session *session, const struct lki_message *reply,
+                       const char *format, ...)
+{
+    int r =
+        reply->type == LKI_REPLY_RESULT ? lki_status_to_result(reply->as.result.status) : -EPROTO;
+    if (r >= 0)
+        return r;
+    char what[400];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(what, sizeof(what), format, arguments);
+    va_end(arguments);
+    const struct lki_bytes *detail = &reply->as.result.detail;
+    if (reply->type != LKI_REPLY_RESULT || detail->length_bytes == 0)
+        return lki_session_fail(session, r, "%s", what);
+    return lki_fail(r, "cannot %s: %.*s", what, (int)detail->length_bytes,
+                    (const char *)detail->data);
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MIT */
+#include "client/transport.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "common/clock.h"
+#include "common/fd.h"
+#include "proto/channel.h"
+
+struct lki_inbox {
+    struct lki_arena arena;
+    uint8_t buffer[LKI_REPLY_BYTES_MAX];
+};
+
+void lki_transport_init(struct lki_transport *transport, int socket_fd)
+{
+    *transport = (struct lki_transport){.socket_fd = socket_fd, .lost = socket_fd < 0};
+}
+
+void lki_transport_deinit(struct lki_transport *transport)
+{
+    transport->socket_fd = lki_close(transport->socket_fd);
+    transport->lost = true;
+    free(transport->inbox);
+    transport->inbox = NULL;
+}
+
+int lki_transport_send(struct lki_transport *transport, struct lki_message *request, int fd)
+{
+    if (transport->lost)
+        return -ECONNRESET;
+    request->id = ++transport->last_id;
+    int r = lki_channel_send(transport->socket_fd, request, &fd, fd >= 0 ? 1 : 0, LKI_CHANNEL_WAIT);
+    return r; /* lost is for receiving to find out: the reason may still lie in our buffer */
+}
+
+void lki_transport_send_hint(struct lki_transport *transport, struct lki_message *request)
+{
+    if (transport->lost)
+        return;
+    request->id = ++transport->last_id;
+    /* A full buffer means that the broker has enough to do and will look by its own timer; a broker
+     * that is gone is found by the next call that needs it. */
+    (void)lki_channel_send(transport->socket_fd, request, NULL, 0, LKI_CHANNEL_NO_WAIT);
+}
+
+/* Waits until the socket has something. Returns 0 or -ETIMEDOUT. */
+static int wait_readable(int socket_fd, uint64_t deadline_ns)
+{
+    for (;;) {
+        uint64_t now_ns = lki_clock_now_ns();
+        uint64_t left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
+        const struct timespec left = {.tv_sec = (time_t)(left_ns / LKI_NS_PER_S),
+                                      .tv_nsec = (long)(left_ns % LKI_NS_PER_S)};
+        struct pollfd poll_fd = {.fd = socket_fd, .events = POLLIN};
+        int ready = ppoll(&poll_fd, 1, &left, NULL);
+        if (ready > 0)
+            return 0; /* errors and the end too: receiving tells which */
+        if (ready == 0)
+            return -ETIMEDOUT;
+        if (errno != EINTR)
+            return -errno;
+    }
+}
+
+static int receive_once(struct lki_transport *transport, enum lki_channel_flags flags,
+                        struct lki_record *out_record)
+{
+    const char *reason = "";
+    lki_arena_reset(&transport->inbox->arena);
+    return lki_channel_receive(transport->socket_fd, &transport->inbox->arena,
+                               transport->inbox->buffer, LKI_DIRECTION_REPLY, flags,
+                               &out_record->message, out_record->fds, &out_record->fd_count,
+                               &reason);
+}
+
+int lki_transport_receive(struct lki_transport *transport, uint64_t deadline_ns,
+                          struct lki_record *out_record)
+{
+    out_record->fd_count = 0;
+    if (transport->lost)
+        return -ECONNRESET;
+    if (!transport->inbox) {
+        transport->inbox = malloc(sizeof(*transport->inbox));
+        if (!transport->inbox)
+            return -ENOMEM;
+    }
+    enum lki_channel_flags flags = LKI_CHANNEL_WAIT;
+    if (deadline_ns != LKI_TIME_NEVER) {
+        flags = LKI_CHANNEL_NO_WAIT;
+        int r = deadline_ns ? wait_readable(transport->socket_fd, deadline_ns) : 0;
+        if (r < 0)
+            return r;
+    }
+    int r = receive_once(transport, flags, out_record);
+    if (r > 0)
+        return 0;
+    if (r == -EAGAIN)
+        return -ETIMEDOUT;
+    if (r == -EMFILE || r == -ENOMEM)
+        return r;
+    transport->lost = true;
+    return r == -EPROTO || r == -EMSGSIZE ? -EPROTO : -ECONNRESET;
+}
+
+int lki_record_take_fd(struct lki_record *record, size_t i)
+{
+    return i < record->fd_count ? lki_steal_fd(&record->fds[i]) : -1;
+}
+
+void lki_record_deinit(struct lki_record *record)
+{
+    for (size_t i = 0; i < record->fd_count; i++)
+        record->fds[i] = lki_close(record->fds[i]);
+    record->fd_count = 0;
+}

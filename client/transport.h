@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/* One connection as the client sees it: requests with rising ids out, replies in. Owns the socket
+ * and the memory that replies are unpacked into. Knows nothing of segments and locks. One thread at
+ * a time. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/message.h"
+
+struct lki_inbox; /* buffer and arena of the last record received */
+
+struct lki_transport {
+    int socket_fd; /* -1: none */
+    bool lost;     /* the connection has ended or broke the rules; the socket stays until deinit */
+    uint64_t last_id;
+    struct lki_inbox *inbox; /* made with the first receive */
+};
+
+/* A message received, with its descriptors. What the message points to is valid until the next
+ * receive. The descriptors belong to whoever has the record: taken one by one, the rest closed. */
+struct lki_record {
+    struct lki_message message;
+    int fds[LKI_RECORD_FDS_MAX];
+    size_t fd_count;
+};
+
+/* Consumes socket_fd, connected and blocking; -1 makes one that is lost from the beginning. */
+void lki_transport_init(struct lki_transport *transport, int socket_fd);
+/* Closes the socket without a word. Twice is once. */
+void lki_transport_deinit(struct lki_transport *transport);
+
+/* Sends a request, after giving it the next id; fd goes along unless it is -1 (borrowed). Blocks
+ * while the socket's buffer is full. Returns 0; -ECONNRESET (also when the connection was lost
+ * before), -EMSGSIZE, -EBADF, -ETOOMANYREFS, -ENOBUFS, -ENOMEM: nothing was sent. */
+int lki_transport_send(struct lki_transport *transport, struct lki_message *request, int fd);
+
+/* Sends a one-way request if that is possible at once, and forgets it otherwise. Never blocks,
+ * never fails: for paths that wake and release. */
+void lki_transport_send_hint(struct lki_transport *transport, struct lki_message *request);
+
+/**
+ * Receives one record.
+ * @deadline_ns: when to give up; 0: do not wait; LKI_TIME_NEVER
+ * Returns:      0
+ * Errors:       -ETIMEDOUT; -ECONNRESET (ended), -EPROTO (broke the rules): lost from now on;
+ * -EMFILE: the message is whole, but its descriptors found no place in our table; -ENOMEM
+ */
+int lki_transport_receive(struct lki_transport *transport, uint64_t deadline_ns,
+                          struct lki_record *out_record);
+
+/* Takes descriptor number i out of the record; -1 if there is none. */
+int lki_record_take_fd(struct lki_record *record, size_t i);
+/* Closes the descriptors that nobody took. */
+void lki_record_deinit(struct lki_record *record);
