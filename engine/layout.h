@@ -87,7 +87,7 @@ struct lki_attachment { /* four cache lines */
     _Atomic uint32_t futex; /* LATE and the count of wakes; what its owner sleeps on */
     _Atomic uint32_t id;    /* generation and slot while live, else 0; written by the broker */
     _Atomic uint64_t wait;  /* see LKI_WAIT_... */
-    _Atomic uint32_t flags; /* LKI_ATTACHMENT_BROKERED; written by the broker before the id */
+    _Atomic uint32_t flags; /* LKI_ATTACHMENT_...; written by the broker, BROKERED before the id */
     uint32_t padding0;
     _Atomic uint64_t waiting_since_ns; /* for people: when the present wait began */
     _Atomic uint64_t held_since_ns;    /* for people: when the last hold to exit began */
@@ -99,6 +99,7 @@ struct lki_attachment { /* four cache lines */
 };
 
 #define LKI_ATTACHMENT_BROKERED UINT32_C(1) /* its waits are driven by the broker */
+#define LKI_ATTACHMENT_OWING UINT32_C(2)    /* its repair has changed something: wake everybody */
 
 struct lki_lock_cold {           /* what is rarely touched */
     _Atomic uint32_t name_bytes; /* 0: no name; stored with release after the name [lock-name] */

@@ -37,23 +37,47 @@ void lki_repair_begin(struct lki_repair *repair, const struct lki_area *area, ui
     *repair = (struct lki_repair){.area = area, .id = id};
 }
 
-static void clear_facts(struct lki_repair *repair)
+/* The attachment of the dead, or NULL for an invented id: that can stand in words, but has no facts
+ * of its own. A scribbled one may name a slot whose present owner lives: not ours to touch. */
+static struct lki_attachment *attachment_of_dead(const struct lki_repair *repair)
 {
     struct lki_attachment *attachment = lki_area_attachment(repair->area, repair->id);
 
+    /* relaxed: only the broker writes ids */
+    return attachment && atomic_load_explicit(&attachment->id, memory_order_relaxed) == repair->id
+               ? attachment
+               : NULL;
+}
+
+/* Says, before the first change is made, that everybody has to be woken after the last. It stands
+ * in shared memory so that it outlives a repair which is begun anew and finds nothing any more. */
+static void note_owing(struct lki_attachment *attachment)
+{
     if (!attachment)
-        return; /* an invented id: it can stand in words, but has no facts of its own */
-    /* A scribbled id may name a slot whose present owner lives: its facts are not ours to clear. */
-    if (atomic_load_explicit(&attachment->id, memory_order_relaxed) != repair->id)
         return;
-    LKI_STEP("repair_wait");
+    LKI_STEP("repair_owing");
+    /* relaxed: read by the broker alone */
+    atomic_fetch_or_explicit(&attachment->flags, LKI_ATTACHMENT_OWING, memory_order_relaxed);
+}
+
+static void clear_facts(struct lki_repair *repair)
+{
+    struct lki_attachment *attachment = attachment_of_dead(repair);
+
+    if (!attachment)
+        return;
     /* seq_cst as the owner's own changes: [wait-word], [cell-word] */
-    if (atomic_exchange_explicit(&attachment->wait, LKI_WAIT_NONE, memory_order_seq_cst))
-        repair->found = true;
+    if (atomic_load_explicit(&attachment->wait, memory_order_seq_cst)) {
+        note_owing(attachment);
+        LKI_STEP("repair_wait");
+        atomic_exchange_explicit(&attachment->wait, LKI_WAIT_NONE, memory_order_seq_cst);
+    }
     for (unsigned cell = 0; cell < LKI_SHARED_HOLDS_MAX; cell++) {
+        if (!atomic_load_explicit(&attachment->cells[cell], memory_order_seq_cst))
+            continue;
+        note_owing(attachment);
         LKI_STEP("repair_cell");
-        if (atomic_exchange_explicit(&attachment->cells[cell], 0, memory_order_seq_cst))
-            repair->found = true;
+        atomic_exchange_explicit(&attachment->cells[cell], 0, memory_order_seq_cst);
     }
 }
 
@@ -87,6 +111,7 @@ static void free_dead_word(struct lki_repair *repair, uint32_t lock, const struc
 
     if (lki_word_id(word) != repair->id)
         return;
+    note_owing(attachment_of_dead(repair));
     LKI_STEP("repair_sequence");
     /* relaxed: its writer has ended, and its end is how we know */
     uint64_t sequence = atomic_load_explicit(&hot->sequence, memory_order_relaxed);
@@ -94,8 +119,9 @@ static void free_dead_word(struct lki_repair *repair, uint32_t lock, const struc
     if (damaged)
         record(area, lock, sequence, death);
     while (lki_word_id(word) == repair->id) {
-        /* READ: it may have taken the word from under readers. PARKED and FAIR: it may have died between
-         * clearing PARKED and its scan, with somebody's turn due; where nobody waits they stop nobody. */
+        /* READ: it may have taken the word from under readers. PARKED and FAIR: it may have died
+         * between clearing PARKED and its scan, with somebody's turn due; where nobody waits they
+         * stop nobody. */
         uint32_t freed = LKI_READ | LKI_PARKED | LKI_FAIR | (word & LKI_BIASED);
         if (damaged)
             freed |= LKI_DIED;
@@ -105,7 +131,6 @@ static void free_dead_word(struct lki_repair *repair, uint32_t lock, const struc
                                                     memory_order_relaxed)) {
             repair->freed++;
             repair->damaged += damaged;
-            repair->found = true;
             return;
         }
     }
@@ -138,9 +163,12 @@ bool lki_repair_step(struct lki_repair *repair, const struct lki_death *death, u
 
     /* Whoever was killed may have died between its unlock and its wake, so everybody looks. One
      * that detached by itself owes nothing unless something of it was found. */
-    if (repair->found || death->cause != LKI_CAUSE_CLOSED)
+    struct lki_attachment *attachment = attachment_of_dead(repair);
+    bool owes_nothing =
+        death->cause == LKI_CAUSE_CLOSED && attachment &&
+        !(atomic_load_explicit(&attachment->flags, memory_order_relaxed) & LKI_ATTACHMENT_OWING);
+    if (!owes_nothing)
         wake_everybody(area, wake, user);
-    struct lki_attachment *attachment = lki_area_attachment(area, repair->id);
     uint32_t id = repair->id;
     if (attachment)
         /* release: the slot is given again only after all of the above */

@@ -30,7 +30,6 @@ struct lki_repair {
     uint32_t freed;     /* locks that it owned */
     uint32_t damaged;   /* of these: with an odd sequence */
     bool facts_cleared; /* its wait and its cells */
-    bool found;         /* it held or awaited something: somebody may wait for it */
 };
 
 /* Makes slot live: writes flags and the id of its next generation. The slot is free: never given,
