@@ -203,6 +203,17 @@ Test(codec, every_message_survives_with_none_of_its_fields)
     }
 }
 
+Test(codec, writes_the_example_of_the_protocol_page)
+{
+    static const uint8_t expected[] = {0x08, 0x01, 0xaa, 0x06, 0x04, 0x08, 0x01, 0x18, 0x01};
+    const struct lki_message hello = {.type = LKI_REQUEST_HELLO, .id = 1, .as.hello = {1, 0, 1}};
+    size_t size_bytes = 0;
+
+    cr_assert(eq(int, lki_message_encode(&hello, record, sizeof(record), &size_bytes), 0));
+    cr_assert(eq(sz, size_bytes, sizeof(expected)));
+    cr_assert(eq(int, memcmp(record, expected, sizeof(expected)), 0));
+}
+
 Test(codec, no_part_of_a_record_is_a_record)
 {
     for (size_t i = 0; i < FULL_MESSAGES; i++) {
