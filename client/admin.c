@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+#include "client/admin.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "client/names.h"
+#include "client/segment.h"
+#include "client/session.h"
+#include "common/clock.h"
+
+static const char *noun(enum lki_list_what what)
+{
+    switch (what) {
+    case LKI_LIST_SEGMENTS:
+        return "segments";
+    case LKI_LIST_LOCKS:
+        return "locks";
+    case LKI_LIST_BROKER:
+        break;
+    }
+    return "the broker";
+}
+
+/* Hands the entries of one page on. Returns 0 and the cursor of the next page, or what entry_fn
+ * says. */
+static int deliver_page(const struct lki_list_page *page, lki_admin_entry_fn entry_fn, void *user)
+{
+    for (size_t i = 0; i < page->count; i++) {
+        int r = entry_fn(&page->entries[i], user);
+        if (r != 0)
+            return r;
+    }
+    return 0;
+}
+
+int lki_admin_list(struct lk_session *session, enum lki_list_what what, const char *name,
+                   lki_admin_entry_fn entry_fn, void *user)
+{
+    int r = lki_session_check(session, "list");
+    if (r < 0)
+        return r;
+    char full[LKI_FULL_NAME_BYTES_MAX] = "";
+    if (name) {
+        r = lki_name_resolve(name, full);
+        if (r < 0)
+            return r;
+    }
+    const char *about = name ? name : noun(what);
+    struct lki_message request = {.type = LKI_REQUEST_LIST};
+    request.as.list.what = what;
+    request.as.list.name.data = (const uint8_t *)full;
+    request.as.list.name.length_bytes = strlen(full);
+    do {
+        struct lki_record reply;
+        r = lki_session_call(session, &request, -1, LKI_TIME_NEVER, &reply);
+        if (r < 0)
+            return lki_session_fail(session, r, "list %s", about);
+        uint64_t cursor = request.as.list.cursor;
+        request.as.list.cursor = 0;
+        if (reply.message.type != LKI_REPLY_LIST_PAGE) {
+            r = lki_session_result(session, &reply.message, "list %s", about);
+        } else {
+            request.as.list.cursor = reply.message.as.list_page.next_cursor;
+            r = deliver_page(&reply.message.as.list_page, entry_fn, user);
+        }
+        lki_record_deinit(&reply);
+        /* A cursor that does not move would go round for ever. */
+        if (r == 0 && request.as.list.cursor && request.as.list.cursor <= cursor)
+            r = lki_session_fail(session, -EPROTO, "list %s", about);
+    } while (r == 0 && request.as.list.cursor);
+    return r;
+}
+
+int lki_admin_data_fd(const struct lk_segment *segment)
+{
+    return segment->data_fd >= 0 ? segment->data_fd : -ENODATA;
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/* Administration: what a broker knows about all its locks and segments, for the command line and
+ * for tests. Hidden: the shared library does not export it. Uses the session's connection, so the
+ * rules of a session hold: one thread at a time, -ESTALE after fork. */
+#pragma once
+
+#include "proto/message.h"
+
+struct lk_session;
+
+/* One entry of a listing; borrowed for the call. Anything but 0 ends the listing and is its result.
+ */
+typedef int (*lki_admin_entry_fn)(const struct lki_list_entry *entry, void *user);
+
+/**
+ * Asks the broker for a listing, page by page.
+ * @name: this segment alone, as the user wrote it; NULL: all that the caller may see
+ * Returns: 0, or what entry_fn returned
+ * Errors: -ENOENT (no such segment), -EACCES, -EINVAL (the name), -ECONNRESET, -EPROTO, -ESTALE
+ */
+int lki_admin_list(struct lk_session *session, enum lki_list_what what, const char *name,
+                   lki_admin_entry_fn entry_fn, void *user);
+
+/**
+ * The descriptor of a segment's data, for reading with pread(2): other than through a map, a hole
+ * stays a hole and a truncated file is a short read. Borrowed from the segment. Returns: the
+ * descriptor. Errors: -ENODATA (a segment without data)
+ */
+struct lk_segment;
+int lki_admin_data_fd(const struct lk_segment *segment);
