@@ -44,7 +44,8 @@ endfunction()
 
 # lk_criterion_test(NAME sources... [LIBS ...] [TIMEOUT s] [LABELS ...] [SERIAL])
 # One binary of Criterion tests, one CTest entry. Criterion exits with 0 when it found no test to
-# run; here that is a failure.
+# run, and when an assertion failed in a .fini function (leaked descriptors, say); here both are
+# failures.
 function(lk_criterion_test name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "SERIAL" "TIMEOUT" "LIBS;LABELS")
   add_executable(${name} ${arg_UNPARSED_ARGUMENTS})
@@ -55,7 +56,7 @@ function(lk_criterion_test name)
   endif()
   add_test(NAME ${name} COMMAND ${name})
   lk_test_forward()
-  lk_test_defaults(${name} ${forwarded} FAIL_ON "Tested: 0[^0-9]")
+  lk_test_defaults(${name} ${forwarded} FAIL_ON "Tested: 0[^0-9]|Assertion Failed")
 endfunction()
 
 # lk_program_test(NAME sources... [LIBS ...] [ARGS ...] [TIMEOUT s] [LABELS ...] [SERIAL])
