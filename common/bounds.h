@@ -23,3 +23,4 @@
 #define LKI_SEND_QUEUE_BYTES_MAX (64u * 1024) /* unsent replies of one session; more drops it */
 #define LKI_ASYNC_WAITS_MAX 64u               /* asynchronous waits of one session */
 #define LKI_LIST_PAGE_ENTRIES_MAX 64u         /* entries in one page of a listing */
+#define LKI_PARKED_REQUESTS_MAX 64u           /* requests of one session that wait for a segment */

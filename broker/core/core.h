@@ -5,7 +5,14 @@
  * reads and writes the control areas that the driver mapped for it. One thread.
  *
  * The driver calls one event function, then carries out effects until there are none, then sleeps
- * until the next event or lkd_core_deadline_ns(). */
+ * until the next event or lkd_core_deadline_ns().
+ *
+ * Rules of the two sides: MAKE_SEGMENT and GROW_SEGMENT are answered exactly once, at once or later;
+ * no DROP_SEGMENT comes before the answer, and none after a MAKE_SEGMENT that failed. An offered
+ * descriptor is needed no longer than until the effects of its message are carried out. After
+ * DISCONNECT the connection counts as lost: lkd_core_session_lost() need not follow, and changes
+ * nothing if it does. Events about sessions and processes that the core does not know (any more) are
+ * ignored. The last effect of a session is FORGET_SESSION. */
 #pragma once
 
 #include <stdbool.h>

@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/core/brokered_wait.h"
+
+#include "broker/core/attachment.h"
+#include "broker/core/fact.h"
+#include "broker/core/inquiry.h"
+#include "broker/core/segment.h"
+#include "broker/core/session.h"
+#include "common/assert.h"
+#include "common/clock.h"
+
+static bool is_extra(const struct lkd_attachment *attachment)
+{
+    return attachment->main != attachment;
+}
+
+static void begin(struct lkd_attachment *attachment, uint64_t request)
+{
+    attachment->waiting = true;
+    attachment->acquire_request = request;
+    lki_list_append(&attachment->session->waits, &attachment->of_waits);
+    lki_list_append(&attachment->segment->waits, &attachment->of_segment_waits);
+    if (is_extra(attachment))
+        attachment->session->asynchronous_waits++;
+}
+
+static void end(struct lkd_core *core, struct lkd_attachment *attachment)
+{
+    attachment->waiting = false;
+    lki_list_remove(&attachment->of_waits);
+    lki_list_remove(&attachment->of_segment_waits);
+    lki_list_remove(&attachment->of_ready);
+    lkd_deadlines_clear(&core->deadlines, &attachment->deadline);
+    if (is_extra(attachment))
+        attachment->session->asynchronous_waits--;
+}
+
+void lkd_wait_drop(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t now_ns)
+{
+    (void)now_ns;
+    if (!attachment->waiting)
+        return;
+    end(core, attachment);
+    lki_wait_give_up(&attachment->wait);
+}
+
+/* Its acquire got nothing: a slot of its own is of no use any more. */
+static void retire(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t now_ns)
+{
+    if (is_extra(attachment))
+        lkd_attachment_close_extra(core, attachment, now_ns);
+}
+
+static void grant(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t request,
+                  uint32_t lock, enum lki_status status, bool to_exit, uint64_t now_ns)
+{
+    attachment->granted = true;
+    attachment->granted_lock = lock;
+    attachment->granted_ns = now_ns;
+    if (to_exit)
+        lkd_fact_held_since(&attachment->segment->area, attachment->slot, now_ns);
+    struct lkd_sending *sending =
+        lkd_reply(core, attachment->session, LKI_REPLY_GRANTED, request, 0);
+    if (!sending)
+        return; /* then the session is lost, and its process will be told apart by its end */
+    sending->message.as.granted = (struct lki_granted){
+        .status = status,
+        .attachment = attachment->id,
+        .token = lki_lock_sequence(&attachment->segment->area, lock),
+    };
+}
+
+static void refuse_verdict(struct lkd_core *core, struct lkd_attachment *attachment,
+                           uint64_t request, uint32_t lock, enum lki_status status, const char *why)
+{
+    char holder[LKD_HOLDER_TEXT_BYTES];
+    lkd_inquiry_describe(attachment->segment, lock, holder);
+    char name[LKI_NAME_TEXT_BYTES_MAX + 1];
+    lkd_inquiry_name(attachment, name);
+    lkd_refuse(core, attachment->session, request, status, "cannot lock '%s' entry %u: %s%s", name,
+               lock, why, holder);
+}
+
+/* Answers an attempt or a wait that has ended. False: it goes on. */
+static bool answer(struct lkd_core *core, struct lkd_attachment *attachment,
+                   enum lki_verdict verdict, uint64_t request, uint32_t lock, bool to_exit,
+                   uint64_t now_ns)
+{
+    switch (verdict) {
+    case LKI_TAKEN:
+        grant(core, attachment, request, lock, LKI_STATUS_OK, to_exit, now_ns);
+        return true;
+    case LKI_TAKEN_DIED:
+        grant(core, attachment, request, lock, LKI_STATUS_OWNER_DIED, to_exit, now_ns);
+        return true;
+    case LKI_BUSY:
+        refuse_verdict(core, attachment, request, lock, LKI_STATUS_BUSY, "it is taken");
+        break;
+    case LKI_TIMED_OUT:
+        refuse_verdict(core, attachment, request, lock, LKI_STATUS_TIMED_OUT,
+                       "the time is over and it is taken still");
+        break;
+    case LKI_NESTED:
+        refuse_verdict(core, attachment, request, lock, LKI_STATUS_DEADLOCK,
+                       "this session holds it already, and locks do not nest; release it first");
+        break;
+    case LKI_NO_CELL:
+        refuse_verdict(core, attachment, request, lock, LKI_STATUS_NO_CELL,
+                       "this session holds 16 locks of the segment shared, which is the maximum; "
+                       "release one");
+        break;
+    case LKI_STALE:
+    case LKI_NOT_HELD:
+    case LKI_RELEASED:
+        refuse_verdict(core, attachment, request, lock, LKI_STATUS_STALE,
+                       "the attachment has ended; open the segment again");
+        break;
+    case LKI_SLEEP:
+        return false;
+    }
+    retire(core, attachment, now_ns);
+    return true;
+}
+
+static void step(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t now_ns)
+{
+    struct lki_wait *wait = &attachment->wait;
+    struct lki_sleep sleep = {0};
+    bool to_exit = wait->hold == LKI_HOLD_TO_EXIT;
+    uint32_t lock = wait->lock;
+    enum lki_verdict verdict = lki_wait_step(wait, now_ns, &sleep);
+
+    if (verdict == LKI_SLEEP) {
+        lkd_deadlines_set(&core->deadlines, &attachment->deadline, sleep.until_ns);
+        if (sleep.ask)
+            lkd_inquiry_about(core, attachment, lock, sleep.owner, now_ns);
+        return;
+    }
+    end(core, attachment);
+    answer(core, attachment, verdict, attachment->acquire_request, lock, to_exit, now_ns);
+}
+
+/* Whether this session holds the lock, or waits for it, in any of its places in the segment. */
+static enum lki_verdict check_session(struct lkd_attachment *main, uint32_t lock)
+{
+    if (lki_lock_held_by(&main->party, lock))
+        return LKI_NESTED;
+    if (main->waiting && main->wait.lock == lock)
+        return LKI_SLEEP;
+    LKI_LIST_FOREACH_SAFE (node, &main->extras) {
+        struct lkd_attachment *extra = LKI_LIST_ENTRY(node, struct lkd_attachment, of_main);
+        if (extra->waiting && extra->wait.lock == lock)
+            return LKI_SLEEP;
+        if (lki_lock_held_by(&extra->party, lock))
+            return LKI_NESTED;
+    }
+    return LKI_TAKEN;
+}
+
+static bool check_acquire(struct lkd_core *core, struct lkd_attachment *main,
+                          const struct lki_message *message)
+{
+    const struct lki_acquire *acquire = &message->as.acquire;
+    struct lkd_session *session = main->session;
+
+    if (acquire->lock >= main->segment->locks) {
+        lkd_refuse(core, session, message->id, LKI_STATUS_OUT_OF_RANGE,
+                   "there is no lock %u: the segment has %u", acquire->lock, main->segment->locks);
+        return false;
+    }
+    if ((acquire->mode != LKI_MODE_SHARED && acquire->mode != LKI_MODE_EXCLUSIVE) ||
+        (acquire->to_exit && acquire->mode != LKI_MODE_EXCLUSIVE)) {
+        lkd_refuse(core, session, message->id, LKI_STATUS_INVALID,
+                   "cannot lock in mode %u%s: use shared, exclusive, or exclusive to exit",
+                   acquire->mode, acquire->to_exit ? " to exit" : "");
+        return false;
+    }
+    if (!acquire->asynchronous && !main->brokered) {
+        lkd_refuse(core, session, message->id, LKI_STATUS_INVALID,
+                   "this attachment locks in shared memory by itself; only asynchronous acquires "
+                   "go through the broker");
+        return false;
+    }
+    if (!acquire->asynchronous && main->waiting) {
+        lkd_refuse(core, session, message->id, LKI_STATUS_PENDING,
+                   "this session waits for a lock of the segment already; cancel that first, or "
+                   "acquire asynchronously");
+        return false;
+    }
+    switch (check_session(main, acquire->lock)) {
+    case LKI_NESTED:
+        refuse_verdict(core, main, message->id, acquire->lock, LKI_STATUS_DEADLOCK,
+                       "this session holds it already, and locks do not nest; release it first");
+        return false;
+    case LKI_SLEEP:
+        lkd_refuse(core, session, message->id, LKI_STATUS_PENDING,
+                   "this session waits for this lock already; cancel that first");
+        return false;
+    default:
+        return true;
+    }
+}
+
+/* A slot of its own for an asynchronous acquire, or NULL after a refusal. */
+static struct lkd_attachment *open_extra(struct lkd_core *core, struct lkd_attachment *main,
+                                         uint64_t request, uint64_t now_ns)
+{
+    struct lkd_segment *segment = main->segment;
+
+    if (main->session->asynchronous_waits >= LKI_ASYNC_WAITS_MAX) {
+        lkd_refuse(core, main->session, request, LKI_STATUS_NOT_READY,
+                   "this session waits for %u locks asynchronously, which is the maximum; wait for "
+                   "one of them, or cancel it",
+                   LKI_ASYNC_WAITS_MAX);
+        return NULL;
+    }
+    if (segment->slots_taken >= segment->attachments_max) {
+        lkd_refuse(core, main->session, request, LKI_STATUS_FULL,
+                   "all %u attachments of the segment are taken, and an asynchronous acquire takes "
+                   "one; close a session, or create the segment with a larger attachments_max",
+                   segment->attachments_max);
+        return NULL;
+    }
+    struct lkd_attachment *extra = lkd_attachment_open_extra(core, main, now_ns);
+    if (!extra)
+        lkd_refuse(core, main->session, request, LKI_STATUS_NO_MEMORY,
+                   "the broker has no memory for one more attachment");
+    return extra;
+}
+
+void lkd_wait_acquire(struct lkd_core *core, struct lkd_attachment *main,
+                      const struct lki_message *message, uint64_t now_ns)
+{
+    const struct lki_acquire *acquire = &message->as.acquire;
+    enum lki_mode mode = (enum lki_mode)acquire->mode;
+    enum lki_hold hold = acquire->to_exit ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
+    uint32_t lock = acquire->lock;
+    uint64_t request = message->id;
+
+    if (!check_acquire(core, main, message))
+        return;
+    struct lkd_attachment *place =
+        acquire->asynchronous ? open_extra(core, main, request, now_ns) : main;
+    if (!place)
+        return;
+    enum lki_verdict verdict = lki_lock_try(&place->party, lock, mode, hold);
+    if (verdict == LKI_BUSY && acquire->deadline_ns > 0)
+        verdict = lki_wait_begin(&place->wait, &place->party, lock, mode, hold, now_ns,
+                                 acquire->deadline_ns);
+    if (answer(core, place, verdict, request, lock, acquire->to_exit, now_ns))
+        return;
+    begin(place, request);
+    step(core, place, now_ns);
+}
+
+void lkd_wait_wake(struct lkd_core *core, struct lkd_attachment *attachment)
+{
+    if (attachment->waiting && lki_list_is_empty(&attachment->of_ready))
+        lki_list_append(&core->ready, &attachment->of_ready);
+}
+
+void lkd_wait_due(struct lkd_core *core, uint64_t now_ns)
+{
+    struct lkd_deadline *first;
+    while ((first = lkd_deadlines_first(&core->deadlines)) && first->at_ns <= now_ns) {
+        lkd_deadlines_clear(&core->deadlines, first);
+        lkd_wait_wake(core, LKI_CONTAINER_OF(first, struct lkd_attachment, deadline));
+    }
+}
+
+void lkd_wait_settle(struct lkd_core *core, uint64_t now_ns)
+{
+    for (uint32_t steps = 0; steps < LKD_STEPS_MAX && !lki_list_is_empty(&core->ready); steps++) {
+        struct lkd_attachment *attachment =
+            LKI_LIST_ENTRY(core->ready.next, struct lkd_attachment, of_ready);
+        lki_list_remove(&attachment->of_ready);
+        step(core, attachment, now_ns);
+    }
+}
+
+void lkd_wait_nudge(struct lkd_core *core, struct lkd_segment *segment)
+{
+    LKI_LIST_FOREACH_SAFE (node, &segment->waits)
+        lkd_wait_wake(core, LKI_LIST_ENTRY(node, struct lkd_attachment, of_segment_waits));
+}
+
+static void cancel(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t now_ns)
+{
+    struct lkd_session *session = attachment->session;
+    uint64_t request = attachment->acquire_request;
+
+    lkd_wait_drop(core, attachment, now_ns);
+    retire(core, attachment, now_ns);
+    lkd_reply_result(core, session, request, LKI_STATUS_CANCELED, 0);
+}
+
+void lkd_wait_cancel(struct lkd_core *core, struct lkd_session *session,
+                     const struct lki_message *message, uint64_t now_ns)
+{
+    LKI_LIST_FOREACH_SAFE (node, &session->waits) {
+        struct lkd_attachment *waiter = LKI_LIST_ENTRY(node, struct lkd_attachment, of_waits);
+        if (waiter->acquire_request != message->as.cancel.request)
+            continue;
+        cancel(core, waiter, now_ns);
+        lkd_reply_result(core, session, message->id, LKI_STATUS_OK, 0);
+        return;
+    }
+    lkd_refuse(core, session, message->id, LKI_STATUS_NOT_FOUND,
+               "that acquire does not wait: it was answered before");
+}
+
+void lkd_wait_cancel_session(struct lkd_core *core, struct lkd_session *session, uint64_t now_ns)
+{
+    LKI_LIST_FOREACH_SAFE (node, &session->waits)
+        cancel(core, LKI_LIST_ENTRY(node, struct lkd_attachment, of_waits), now_ns);
+}
+
+void lkd_wait_cancel_attachment(struct lkd_core *core, struct lkd_attachment *main, uint64_t now_ns)
+{
+    LKI_LIST_FOREACH_SAFE (node, &main->session->waits) {
+        struct lkd_attachment *waiter = LKI_LIST_ENTRY(node, struct lkd_attachment, of_waits);
+        if (waiter->main == main)
+            cancel(core, waiter, now_ns);
+    }
+}
+
+void lkd_wait_drop_session(struct lkd_core *core, struct lkd_session *session, uint64_t now_ns)
+{
+    LKI_LIST_FOREACH_SAFE (node, &session->waits) {
+        struct lkd_attachment *waiter = LKI_LIST_ENTRY(node, struct lkd_attachment, of_waits);
+        lkd_wait_drop(core, waiter, now_ns);
+        retire(core, waiter, now_ns);
+    }
+}
+
+/* The place that a request names: of this session and segment, driven by the broker, and live.
+ * NULL: refused. */
+static struct lkd_attachment *find_place(struct lkd_core *core, struct lkd_attachment *main,
+                                         const struct lki_message *message)
+{
+    const struct lki_hold_ref *hold = &message->as.hold_ref;
+    struct lkd_session *session = main->session;
+
+    if (hold->lock >= main->segment->locks) {
+        lkd_refuse(core, session, message->id, LKI_STATUS_OUT_OF_RANGE,
+                   "there is no lock %u: the segment has %u", hold->lock, main->segment->locks);
+        return NULL;
+    }
+    struct lkd_attachment *place = lkd_segment_attachment(main->segment, hold->attachment);
+    if (!place || place->main != main || place->state != LKD_ATTACHMENT_LIVE) {
+        lkd_refuse(core, session, message->id, LKI_STATUS_NOT_HOLDER,
+                   "this session has no attachment %#x: that hold has ended, or is not its own",
+                   hold->attachment);
+        return NULL;
+    }
+    if (!place->brokered) {
+        lkd_refuse(core, session, message->id, LKI_STATUS_INVALID,
+                   "attachment %#x locks in shared memory by itself", hold->attachment);
+        return NULL;
+    }
+    return place;
+}
+
+/* While it drains the readers the word is the waiter's, but nothing is held yet. */
+static bool waits_for(const struct lkd_attachment *place, uint32_t lock)
+{
+    return place->waiting && place->wait.lock == lock;
+}
+
+static void answer_hold(struct lkd_core *core, struct lkd_attachment *place,
+                        const struct lki_message *message, bool held)
+{
+    if (held) {
+        lkd_reply_result(core, place->session, message->id, LKI_STATUS_OK, 0);
+        return;
+    }
+    char holder[LKD_HOLDER_TEXT_BYTES];
+    lkd_inquiry_describe(place->segment, message->as.hold_ref.lock, holder);
+    lkd_refuse(core, place->session, message->id, LKI_STATUS_NOT_HOLDER,
+               "this session does not hold lock %u%s; nothing was changed",
+               message->as.hold_ref.lock, holder);
+}
+
+void lkd_wait_release(struct lkd_core *core, struct lkd_attachment *main,
+                      const struct lki_message *message, uint64_t now_ns)
+{
+    uint32_t lock = message->as.hold_ref.lock;
+    struct lkd_attachment *place = find_place(core, main, message);
+    if (!place)
+        return;
+    bool held = !waits_for(place, lock) && lki_lock_release(&place->party, lock) == LKI_RELEASED;
+    answer_hold(core, place, message, held);
+    if (!held)
+        return;
+    place->granted = false;
+    if (is_extra(place))
+        lkd_attachment_close_extra(core, place, now_ns);
+}
+
+void lkd_wait_mark_consistent(struct lkd_core *core, struct lkd_attachment *main,
+                              const struct lki_message *message)
+{
+    uint32_t lock = message->as.hold_ref.lock;
+    struct lkd_attachment *place = find_place(core, main, message);
+    if (place)
+        answer_hold(core, place, message,
+                    !waits_for(place, lock) &&
+                        lki_lock_mark_consistent(&place->party, lock) == LKI_TAKEN);
+}
+
+void lkd_wait_declare(struct lkd_core *core, struct lkd_attachment *main,
+                      const struct lki_message *message)
+{
+    const struct lki_hold_ref *hold = &message->as.hold_ref;
+    struct lkd_attachment *place = find_place(core, main, message);
+    if (place)
+        answer_hold(core, place, message,
+                    !waits_for(place, hold->lock) &&
+                        lki_lock_declare(&place->party, hold->lock, hold->offset,
+                                         hold->length_bytes) == LKI_TAKEN);
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/* Acquires that the broker drives: of brokered attachments, and asynchronous ones, each in a slot
+ * of its own. The engine decides; here it is told when to look, and the session what came of it.
+ * Every acquire is answered exactly once, unless its session is lost. */
+#pragma once
+
+#include "broker/core/state.h"
+
+/* ACQUIRE, CANCEL, RELEASE, MARK_CONSISTENT, DECLARE, NUDGE. `main` is live. */
+void lkd_wait_acquire(struct lkd_core *core, struct lkd_attachment *main,
+                      const struct lki_message *message, uint64_t now_ns);
+void lkd_wait_cancel(struct lkd_core *core, struct lkd_session *session,
+                     const struct lki_message *message, uint64_t now_ns);
+void lkd_wait_release(struct lkd_core *core, struct lkd_attachment *main,
+                      const struct lki_message *message, uint64_t now_ns);
+void lkd_wait_mark_consistent(struct lkd_core *core, struct lkd_attachment *main,
+                              const struct lki_message *message);
+void lkd_wait_declare(struct lkd_core *core, struct lkd_attachment *main,
+                      const struct lki_message *message);
+void lkd_wait_nudge(struct lkd_core *core, struct lkd_segment *segment);
+
+/* The wait of this attachment is to be stepped soon. */
+void lkd_wait_wake(struct lkd_core *core, struct lkd_attachment *attachment);
+
+/* Makes the waits ready whose time has come. */
+void lkd_wait_due(struct lkd_core *core, uint64_t now_ns);
+
+/* Steps the waits that are ready, at most LKD_STEPS_MAX of them. */
+void lkd_wait_settle(struct lkd_core *core, uint64_t now_ns);
+
+/* Gives up the wait of an attachment that ends; nobody is told. None: does nothing. */
+void lkd_wait_drop(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t now_ns);
+
+/* The session is lost: its waits are given up, and slots that only waited are given back. */
+void lkd_wait_drop_session(struct lkd_core *core, struct lkd_session *session, uint64_t now_ns);
+
+/* DETACH and GOODBYE: the same, but each is answered CANCELED. */
+void lkd_wait_cancel_session(struct lkd_core *core, struct lkd_session *session, uint64_t now_ns);
+void lkd_wait_cancel_attachment(struct lkd_core *core, struct lkd_attachment *main,
+                                uint64_t now_ns);

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/* Walks every invariant of the core. Aborts on the first that is broken. */
+#include "broker/core/attachment.h"
+#include "broker/core/parked.h"
+#include "broker/core/registry.h"
+#include "broker/core/segment.h"
+#include "broker/core/session.h"
+#include "common/assert.h"
+
+static bool is_listed(const struct lki_list *node)
+{
+    return !lki_list_is_empty(node);
+}
+
+static void check_wait(const struct lkd_attachment *attachment)
+{
+    bool waiting = attachment->waiting;
+
+    LKI_ASSERT(is_listed(&attachment->of_waits) == waiting);
+    LKI_ASSERT(is_listed(&attachment->of_segment_waits) == waiting);
+    LKI_ASSERT((attachment->wait.phase != LKI_WAIT_PHASE_ENDED) == waiting);
+    if (!waiting) {
+        LKI_ASSERT(!is_listed(&attachment->of_ready));
+        LKI_ASSERT(attachment->deadline.index == LKD_DEADLINE_UNSET);
+        return;
+    }
+    LKI_ASSERT(attachment->brokered && attachment->state == LKD_ATTACHMENT_LIVE);
+    /* Every wait will be looked at again. */
+    LKI_ASSERT(is_listed(&attachment->of_ready) ||
+               attachment->deadline.index != LKD_DEADLINE_UNSET);
+}
+
+static void check_attachment(const struct lkd_core *core, const struct lkd_attachment *attachment)
+{
+    const struct lkd_segment *segment = attachment->segment;
+    bool is_main = attachment->main == attachment;
+    const struct lkd_attachment *found =
+        lkd_attachment_find(core, attachment->session, segment->number);
+
+    LKI_ASSERT(attachment->main->segment == segment);
+    LKI_ASSERT(attachment->main->session == attachment->session);
+    LKI_ASSERT(is_main || attachment->brokered);
+    check_wait(attachment);
+    switch (attachment->state) {
+    case LKD_ATTACHMENT_LIVE:
+        LKI_ASSERT(lkd_segment_attachment(segment, attachment->id) == attachment);
+        LKI_ASSERT(!is_main || found == attachment);
+        LKI_ASSERT(!is_listed(&attachment->of_repairs));
+        LKI_ASSERT(attachment->main->state == LKD_ATTACHMENT_LIVE);
+        LKI_ASSERT(!attachment->session->process->ended);
+        break;
+    case LKD_ATTACHMENT_REPAIRING:
+        LKI_ASSERT(lkd_segment_attachment(segment, attachment->id) == attachment);
+        LKI_ASSERT(found != attachment);
+        LKI_ASSERT(is_listed(&attachment->of_repairs));
+        break;
+    case LKD_ATTACHMENT_ENDED:
+        LKI_ASSERT(is_main && attachment->parts > 0);
+        LKI_ASSERT(found != attachment);
+        break;
+    }
+    if (!is_main)
+        return;
+    uint32_t parts = attachment->state != LKD_ATTACHMENT_ENDED;
+    for (const struct lki_list *node = attachment->extras.next; node != &attachment->extras;
+         node = node->next)
+        parts++;
+    LKI_ASSERT(parts == attachment->parts);
+}
+
+static void check_session(const struct lkd_core *core, const struct lkd_session *session)
+{
+    uint32_t asynchronous = 0;
+    uint32_t parked = 0;
+
+    LKI_ASSERT(lkd_session_find(core, session->number) == session);
+    LKI_ASSERT(!is_listed(&session->of_broken)); /* events end with nobody broken */
+    for (const struct lki_list *node = session->attachments.next; node != &session->attachments;
+         node = node->next) {
+        const struct lkd_attachment *attachment =
+            LKI_LIST_ENTRY(node, struct lkd_attachment, of_session);
+        LKI_ASSERT(attachment->session == session);
+        check_attachment(core, attachment);
+        asynchronous += attachment->waiting && attachment->main != attachment;
+    }
+    for (const struct lki_list *node = session->parked.next; node != &session->parked;
+         node = node->next)
+        parked++;
+    LKI_ASSERT(asynchronous == session->asynchronous_waits);
+    LKI_ASSERT(asynchronous <= LKI_ASYNC_WAITS_MAX);
+    LKI_ASSERT(parked == session->parked_count && parked <= LKI_PARKED_REQUESTS_MAX);
+    switch (session->state) {
+    case LKD_SESSION_GREETING:
+        LKI_ASSERT(lki_list_is_empty(&session->attachments) && parked == 0);
+        break;
+    case LKD_SESSION_OPEN:
+        break;
+    case LKD_SESSION_LEAVING:
+        LKI_ASSERT(lki_list_is_empty(&session->waits) && parked == 0);
+        break;
+    case LKD_SESSION_LOST: /* else it would have been forgotten */
+        LKI_ASSERT(!lki_list_is_empty(&session->attachments));
+        LKI_ASSERT(lki_list_is_empty(&session->waits) && parked == 0);
+        break;
+    case LKD_SESSION_GONE:
+        LKI_ASSERT(!"a session that is gone is in no table");
+        break;
+    }
+}
+
+void lkd_core_check(const struct lkd_core *core)
+{
+    const struct lkd_session *session;
+    const struct lkd_segment *segment;
+    uint32_t sessions = 0;
+    uint32_t segments = 0;
+
+    for (session = core->sessions; session; session = session->by_number.next) {
+        check_session(core, session);
+        sessions++;
+    }
+    for (segment = core->by_number; segment; segment = segment->by_number.next) {
+        lkd_segment_check(core, segment);
+        segments++;
+    }
+    LKI_ASSERT(sessions == core->session_count && sessions <= core->config.sessions_max);
+    LKI_ASSERT(segments == core->segment_count && segments <= core->config.segments_max);
+    LKI_ASSERT(lki_list_is_empty(&core->broken));
+    lkd_deadlines_check(&core->deadlines);
+}

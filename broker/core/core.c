@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/core/core.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "broker/core/attachment.h"
+#include "broker/core/brokered_wait.h"
+#include "broker/core/inquiry.h"
+#include "broker/core/listing.h"
+#include "broker/core/lock_name.h"
+#include "broker/core/making.h"
+#include "broker/core/open.h"
+#include "broker/core/parked.h"
+#include "broker/core/repair_queue.h"
+#include "broker/core/segment.h"
+#include "broker/core/session.h"
+#include "common/assert.h"
+#include "common/clock.h"
+
+int lkd_core_new(const struct lkd_core_config *config, struct lkd_core **out_core)
+{
+    if (config->token_epoch_s > UINT32_MAX / 2)
+        return -EINVAL; /* tokens have 32 bits for it, and it has to rise */
+    struct lkd_core *core = calloc(1, sizeof(*core));
+    if (!core)
+        return -ENOMEM;
+    core->config = *config;
+    if (core->config.sessions_max == 0)
+        core->config.sessions_max = LKI_SESSIONS_MAX;
+    if (core->config.segments_max == 0)
+        core->config.segments_max = LKI_SEGMENTS_MAX;
+    lkd_effects_init(&core->effects);
+    lki_list_init(&core->broken);
+    lki_list_init(&core->ready);
+    lki_list_init(&core->repairs);
+    *out_core = core;
+    return 0;
+}
+
+static void free_session(struct lkd_core *core, struct lkd_session *session)
+{
+    LKI_LIST_FOREACH_SAFE (node, &session->parked)
+        free(LKI_LIST_ENTRY(node, struct lkd_parked, of_session));
+    LKI_LIST_FOREACH_SAFE (node, &session->attachments) { /* extras hang on their mains */
+        struct lkd_attachment *extra = LKI_LIST_ENTRY(node, struct lkd_attachment, of_session);
+        if (extra->main != extra)
+            lkd_attachment_free(core, extra);
+    }
+    LKI_LIST_FOREACH_SAFE (node, &session->attachments)
+        lkd_attachment_free(core, LKI_LIST_ENTRY(node, struct lkd_attachment, of_session));
+    lkd_session_free(core, session);
+}
+
+/* Only forgets: no lock changes hands. What hangs together is freed from the leaves up. */
+struct lkd_core *lkd_core_free(struct lkd_core *core)
+{
+    struct lkd_effect effect;
+    struct lkd_segment *segment, *next_segment;
+
+    if (!core)
+        return NULL;
+    while (lkd_core_next_effect(core, &effect))
+        ; /* frees what was on its way out */
+    HASH_CLEAR(by_key, core->mains);
+    HASH_CLEAR(by_name, core->by_name);
+    struct lkd_session *session, *next_session;
+    HASH_ITER(by_number, core->sessions, session, next_session)
+    {
+        HASH_DELETE(by_number, core->sessions, session);
+        free_session(core, session);
+    }
+    HASH_ITER(by_number, core->by_number, segment, next_segment)
+    {
+        HASH_DELETE(by_number, core->by_number, segment);
+        lkd_segment_free(segment);
+    }
+    LKI_ASSERT(!core->processes);
+    lkd_deadlines_deinit(&core->deadlines);
+    free(core);
+    return NULL;
+}
+
+/* The live attachment that the request names, or NULL after a refusal. */
+static struct lkd_attachment *attached(struct lkd_core *core, struct lkd_session *session,
+                                       const struct lki_message *message, uint32_t segment)
+{
+    struct lkd_attachment *main = lkd_attachment_find(core, session, segment);
+    if (!main)
+        lkd_refuse(core, session, message->id, LKI_STATUS_STALE,
+                   "this session has no segment %u open; open it again", segment);
+    return main;
+}
+
+/* Requests about a segment that the session has open. */
+static void apply_attached(struct lkd_core *core, struct lkd_attachment *main,
+                           const struct lki_message *message, uint64_t now_ns)
+{
+    switch (message->type) {
+    case LKI_REQUEST_PUBLISH:
+        lkd_making_publish(core, main, message);
+        break;
+    case LKI_REQUEST_DETACH:
+        lkd_attachment_detach(core, main, message->id, now_ns);
+        break;
+    case LKI_REQUEST_GROW:
+        lkd_making_grow(core, main, message);
+        break;
+    case LKI_REQUEST_LOCK_NAMED:
+        lkd_lock_name_request(core, main, message);
+        break;
+    case LKI_REQUEST_ACQUIRE:
+        lkd_wait_acquire(core, main, message, now_ns);
+        break;
+    case LKI_REQUEST_RELEASE:
+        lkd_wait_release(core, main, message, now_ns);
+        break;
+    case LKI_REQUEST_MARK_CONSISTENT:
+        lkd_wait_mark_consistent(core, main, message);
+        break;
+    case LKI_REQUEST_DECLARE:
+        lkd_wait_declare(core, main, message);
+        break;
+    case LKI_REQUEST_HOLDER:
+        lkd_inquiry_holder(core, main, message, now_ns);
+        break;
+    default: /* lkd_core_apply() sends only these */
+        LKI_ASSERT(!"a request about a segment");
+    }
+}
+
+/* ASK and NUDGE have no answer, not even when the segment is not open. */
+static void apply_one_way(struct lkd_core *core, struct lkd_session *session,
+                          const struct lki_message *message, uint64_t now_ns)
+{
+    bool ask = message->type == LKI_REQUEST_ASK;
+    struct lkd_attachment *main = lkd_attachment_find(
+        core, session, ask ? message->as.ask.segment : message->as.segment_ref.segment);
+    if (main && ask)
+        lkd_inquiry_ask(core, main, message, now_ns);
+    else if (main)
+        lkd_wait_nudge(core, main->segment);
+}
+
+static uint32_t segment_of(const struct lki_message *message)
+{
+    switch (message->type) {
+    case LKI_REQUEST_GROW:
+        return message->as.grow.segment;
+    case LKI_REQUEST_LOCK_NAMED:
+        return message->as.lock_named.segment;
+    case LKI_REQUEST_ACQUIRE:
+        return message->as.acquire.segment;
+    case LKI_REQUEST_RELEASE:
+    case LKI_REQUEST_MARK_CONSISTENT:
+    case LKI_REQUEST_DECLARE:
+        return message->as.hold_ref.segment;
+    case LKI_REQUEST_HOLDER:
+        return message->as.lock_ref.segment;
+    default: /* PUBLISH and DETACH */
+        return message->as.segment_ref.segment;
+    }
+}
+
+void lkd_core_apply(struct lkd_core *core, struct lkd_session *session,
+                    const struct lki_message *message, const struct lkd_offer *offer,
+                    uint64_t now_ns)
+{
+    struct lkd_attachment *main;
+
+    switch (message->type) {
+    case LKI_REQUEST_OPEN:
+        lkd_open_request(core, session, message, offer, now_ns);
+        break;
+    case LKI_REQUEST_REMOVE:
+        lkd_making_remove(core, session, message);
+        break;
+    case LKI_REQUEST_CANCEL:
+        lkd_wait_cancel(core, session, message, now_ns);
+        break;
+    case LKI_REQUEST_LIST:
+        lkd_listing_request(core, session, message, now_ns);
+        break;
+    case LKI_REQUEST_GOODBYE:
+        lkd_session_goodbye(core, session, message->id, now_ns);
+        break;
+    case LKI_REQUEST_ASK:
+    case LKI_REQUEST_NUDGE:
+        apply_one_way(core, session, message, now_ns);
+        break;
+    case LKI_REQUEST_PUBLISH:
+    case LKI_REQUEST_DETACH:
+    case LKI_REQUEST_GROW:
+    case LKI_REQUEST_LOCK_NAMED:
+    case LKI_REQUEST_ACQUIRE:
+    case LKI_REQUEST_RELEASE:
+    case LKI_REQUEST_MARK_CONSISTENT:
+    case LKI_REQUEST_DECLARE:
+    case LKI_REQUEST_HOLDER:
+        main = attached(core, session, message, segment_of(message));
+        if (main)
+            apply_attached(core, main, message, now_ns);
+        break;
+    case LKI_REQUEST_HELLO:
+        lkd_session_break(core, session, "a second hello");
+        break;
+    case LKI_MESSAGE_NONE:
+    case LKI_REPLY_RESULT:
+    case LKI_REPLY_OPENED:
+    case LKI_REPLY_GRANTED:
+    case LKI_REPLY_HOLDER_IS:
+    case LKI_REPLY_LIST_PAGE:
+        lkd_session_break(core, session, "what it sent is not a request");
+        break;
+    }
+}
+
+/* Whether the session may speak now: HELLO comes first, and ids rise. */
+static bool accepts(struct lkd_core *core, struct lkd_session *session,
+                    const struct lki_message *message)
+{
+    if (session->requested && message->id <= session->last_request) {
+        lkd_session_break(core, session, "its request ids do not rise");
+        return false;
+    }
+    session->requested = true;
+    session->last_request = message->id;
+    switch (session->state) {
+    case LKD_SESSION_GREETING:
+        if (message->type == LKI_REQUEST_HELLO)
+            lkd_session_greet(core, session, message);
+        else
+            lkd_session_break(core, session, "its first record is no hello");
+        return false;
+    case LKD_SESSION_OPEN:
+        return true;
+    case LKD_SESSION_LEAVING: /* it said goodbye; what comes after is not heard */
+    case LKD_SESSION_LOST:
+    case LKD_SESSION_GONE:
+        break;
+    }
+    return false;
+}
+
+void lkd_core_message(struct lkd_core *core, uint64_t number, const struct lki_message *message,
+                      const struct lkd_offer *offer, uint64_t now_ns)
+{
+    struct lkd_session *session = lkd_session_find(core, number);
+
+    lkd_effects_release(&core->effects);
+    if (session && accepts(core, session, message))
+        lkd_core_apply(core, session, message, offer, now_ns);
+    lkd_core_settle(core, now_ns);
+}
+
+void lkd_core_settle(struct lkd_core *core, uint64_t now_ns)
+{
+    lkd_session_settle(core, now_ns);
+    lkd_wait_settle(core, now_ns);
+    lkd_session_settle(core, now_ns); /* a grant that could not be sent breaks its session */
+}
+
+void lkd_core_tick(struct lkd_core *core, uint64_t now_ns, uint32_t slice_locks)
+{
+    lkd_effects_release(&core->effects);
+    lkd_wait_due(core, now_ns);
+    lkd_repair_queue_step(core, now_ns, slice_locks);
+    lkd_core_settle(core, now_ns);
+}
+
+uint64_t lkd_core_deadline_ns(const struct lkd_core *core)
+{
+    if (!lki_list_is_empty(&core->ready) || !lkd_repair_queue_is_empty(core))
+        return 0;
+    const struct lkd_deadline *first = lkd_deadlines_first(&core->deadlines);
+    return first ? first->at_ns : LKI_TIME_NEVER;
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/core/fact.h"
+
+#include <string.h>
+
+void lkd_fact_publish(const struct lki_area *area)
+{
+    /* [published] release: an opener that finds the segment published finds its data initialised;
+     * the creator's writes came before its request. */
+    atomic_store_explicit(&area->header->state, LKI_SEGMENT_PUBLISHED, memory_order_release);
+}
+
+void lkd_fact_set_data_bytes(const struct lki_area *area, uint64_t data_bytes)
+{
+    /* [data-bytes] release: whoever sees the size finds the memory there */
+    atomic_store_explicit(&area->header->data_bytes, data_bytes, memory_order_release);
+}
+
+void lkd_fact_name_lock(const struct lki_area *area, uint32_t lock, const void *name,
+                        uint32_t name_bytes)
+{
+    struct lki_lock_cold *cold = &area->cold[lock];
+    memcpy(cold->name, name, name_bytes);
+    /* [lock-name] release: whoever sees the length sees the name */
+    atomic_store_explicit(&cold->name_bytes, name_bytes, memory_order_release);
+}
+
+/* Everything below is relaxed: one fact for people, on the strength of which nothing is read. */
+
+void lkd_fact_held_since(const struct lki_area *area, uint32_t slot, uint64_t now_ns)
+{
+    atomic_store_explicit(&area->attachments[slot].held_since_ns, now_ns, memory_order_relaxed);
+}
+
+uint32_t lkd_fact_word(const struct lki_area *area, uint32_t lock)
+{
+    return atomic_load_explicit(&area->hot[lock].word, memory_order_relaxed);
+}
+
+uint64_t lkd_fact_wait(const struct lki_area *area, uint32_t slot)
+{
+    return atomic_load_explicit(&area->attachments[slot].wait, memory_order_relaxed);
+}
+
+bool lkd_fact_is_truncated(const struct lki_area *area)
+{
+    return atomic_load_explicit(&area->header->truncated, memory_order_relaxed) != 0;
+}
+
+uint32_t lkd_fact_cell(const struct lki_area *area, uint32_t slot, uint32_t cell)
+{
+    uint32_t value =
+        atomic_load_explicit(&area->attachments[slot].cells[cell], memory_order_relaxed);
+    return value >= 1 && value <= area->locks ? value - 1 : UINT32_MAX;
+}
+
+static uint64_t age_ns(uint64_t since_ns, uint64_t opened_ns, uint64_t now_ns)
+{
+    return since_ns >= opened_ns && since_ns <= now_ns && since_ns != 0 ? now_ns - since_ns : 0;
+}
+
+uint64_t lkd_fact_waiting_ns(const struct lki_area *area, uint32_t slot, uint64_t opened_ns,
+                             uint64_t now_ns)
+{
+    uint64_t since =
+        atomic_load_explicit(&area->attachments[slot].waiting_since_ns, memory_order_relaxed);
+    return age_ns(since, opened_ns, now_ns);
+}
+
+uint64_t lkd_fact_held_ns(const struct lki_area *area, uint32_t slot, uint64_t opened_ns,
+                          uint64_t now_ns)
+{
+    uint64_t since =
+        atomic_load_explicit(&area->attachments[slot].held_since_ns, memory_order_relaxed);
+    return age_ns(since, opened_ns, now_ns);
+}

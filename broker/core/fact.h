@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/* The broker's own accesses to a control area, beside the engine's. Whatever is read here may have
+ * been scribbled by any client of the segment: each fact is copied once, and bounded before it is
+ * used. Nothing here orders lock operations: these are facts for people, and those of the broker.
+ */
+#pragma once
+
+#include "engine/layout.h"
+
+/* Broker to clients. */
+void lkd_fact_publish(const struct lki_area *area);
+void lkd_fact_set_data_bytes(const struct lki_area *area, uint64_t data_bytes);
+void lkd_fact_name_lock(const struct lki_area *area, uint32_t lock, const void *name,
+                        uint32_t name_bytes);
+void lkd_fact_held_since(const struct lki_area *area, uint32_t slot, uint64_t now_ns);
+
+/* Snapshots. lock < locks, 1 <= slot <= attachments_max. */
+uint32_t lkd_fact_word(const struct lki_area *area, uint32_t lock);
+uint64_t lkd_fact_wait(const struct lki_area *area, uint32_t slot);
+bool lkd_fact_is_truncated(const struct lki_area *area);
+
+/* The lock in a hold cell, or UINT32_MAX when it is empty or out of bounds. */
+uint32_t lkd_fact_cell(const struct lki_area *area, uint32_t slot, uint32_t cell);
+
+/* How long ago the wait, or the hold to exit, began. 0 (not known) when the fact is absurd: later
+ * than now, or before the attachment was opened. */
+uint64_t lkd_fact_waiting_ns(const struct lki_area *area, uint32_t slot, uint64_t opened_ns,
+                             uint64_t now_ns);
+uint64_t lkd_fact_held_ns(const struct lki_area *area, uint32_t slot, uint64_t opened_ns,
+                          uint64_t now_ns);

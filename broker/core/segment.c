@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/core/segment.h"
+
+#include <stdlib.h>
+
+#include "broker/core/fact.h"
+#include "broker/core/lock_name.h"
+#include "broker/core/registry.h"
+#include "common/assert.h"
+#include "lockkeeper/lockkeeper.h"
+
+#define SLOT_CAPACITY_MIN 8u
+
+/* The only writer of the state. */
+static void enter(struct lkd_segment *segment, enum lkd_segment_state state)
+{
+    switch (segment->state) {
+    case LKD_SEGMENT_MAKING:
+        LKI_ASSERT(state != LKD_SEGMENT_MAKING);
+        break;
+    case LKD_SEGMENT_UNPUBLISHED:
+        LKI_ASSERT(state == LKD_SEGMENT_PUBLISHED || state == LKD_SEGMENT_ENDED);
+        break;
+    case LKD_SEGMENT_PUBLISHED:
+        LKI_ASSERT(state == LKD_SEGMENT_ENDED);
+        break;
+    case LKD_SEGMENT_ENDED:
+        LKI_ASSERT(!"a segment that has ended changes no more");
+        break;
+    }
+    segment->state = state;
+}
+
+static void fill(struct lkd_segment *segment, const struct lkd_segment_wish *wish)
+{
+    segment->name = wish->name;
+    segment->name_bytes = wish->name_bytes;
+    segment->uid = wish->uid;
+    segment->gid = wish->gid;
+    segment->mode = wish->mode;
+    segment->flags = wish->flags;
+    segment->locks = wish->locks;
+    segment->attachments_max = wish->attachments_max;
+    segment->patience_ns = wish->patience_ns;
+    segment->data_bytes = wish->data_bytes;
+    segment->data_bytes_max = wish->data_bytes_max;
+    segment->file = wish->file;
+    segment->file_device = wish->file_device;
+    segment->file_inode = wish->file_inode;
+    segment->offered_by = wish->offered_by;
+    segment->lowest_free = 1;
+    segment->spec = (struct lkd_segment_spec){
+        .area_bytes = lki_area_bytes(wish->locks, wish->attachments_max),
+        .data_bytes = wish->data_bytes,
+        .data_bytes_max = wish->data_bytes_max,
+        .reserve = wish->flags & LK_RESERVE,
+        .offered = wish->file,
+    };
+}
+
+struct lkd_segment *lkd_segment_new(struct lkd_core *core, const struct lkd_segment_wish *wish)
+{
+    struct lkd_segment *segment = calloc(1, sizeof(*segment));
+    if (!segment)
+        return NULL;
+    segment->core = core;
+    fill(segment, wish);
+    lki_list_init(&segment->parked);
+    lki_list_init(&segment->waits);
+    lki_list_init(&segment->repairs);
+    lki_list_init(&segment->of_repairs);
+    lkd_effect_node_init(&segment->make, LKD_EFFECT_MAKE_SEGMENT);
+    lkd_effect_node_init(&segment->grow, LKD_EFFECT_GROW_SEGMENT);
+    lkd_effect_node_init(&segment->drop, LKD_EFFECT_DROP_SEGMENT);
+    if (!lkd_registry_add(core, segment)) {
+        free(segment);
+        return NULL;
+    }
+    return segment;
+}
+
+void lkd_segment_free(struct lkd_segment *segment)
+{
+    lkd_effect_cancel(&segment->make);
+    lkd_effect_cancel(&segment->grow);
+    lkd_effect_cancel(&segment->drop);
+    lkd_lock_names_deinit(segment);
+    free(segment->slots);
+    free(segment);
+}
+
+void lkd_segment_format(struct lkd_core *core, struct lkd_segment *segment,
+                        const struct lkd_segment_made *made)
+{
+    /* Tokens rise over re-creation: a name's next segment starts beyond its last. */
+    uint64_t epoch = core->last_epoch_s + 1;
+    if (epoch < core->config.token_epoch_s)
+        epoch = core->config.token_epoch_s;
+    core->last_epoch_s = epoch;
+
+    bool unpublished = segment->flags & LK_UNPUBLISHED;
+    struct lki_area_config config = {
+        .locks = segment->locks,
+        .attachments_max = segment->attachments_max,
+        .patience_ns = segment->patience_ns,
+        .data_bytes = segment->data_bytes,
+        .data_bytes_max = segment->data_bytes_max,
+        .sequence_start = epoch << 32,
+        .state = unpublished ? LKI_SEGMENT_UNPUBLISHED : LKI_SEGMENT_PUBLISHED,
+    };
+    int r = lki_area_format(made->area_base, &config, &segment->area);
+    LKI_ASSERT(r == 0); /* the wish was checked */
+    enter(segment, unpublished ? LKD_SEGMENT_UNPUBLISHED : LKD_SEGMENT_PUBLISHED);
+}
+
+void lkd_segment_publish(struct lkd_segment *segment)
+{
+    enter(segment, LKD_SEGMENT_PUBLISHED);
+    lkd_fact_publish(&segment->area);
+}
+
+void lkd_segment_settle(struct lkd_core *core, struct lkd_segment *segment)
+{
+    if (segment->slots_taken > 0 || segment->growing || segment->orphaned)
+        return;
+    switch (segment->state) {
+    case LKD_SEGMENT_MAKING:
+    case LKD_SEGMENT_ENDED:
+        break;
+    case LKD_SEGMENT_UNPUBLISHED: /* its creator is gone: nobody can publish it */
+        lkd_segment_end(core, segment, true);
+        break;
+    case LKD_SEGMENT_PUBLISHED:
+        if (!segment->named || !(segment->flags & LK_KEEP))
+            lkd_segment_end(core, segment, true);
+        break;
+    }
+}
+
+void lkd_segment_end(struct lkd_core *core, struct lkd_segment *segment, bool was_made)
+{
+    LKI_ASSERT(segment->slots_taken == 0);
+    LKI_ASSERT(lki_list_is_empty(&segment->repairs) && lki_list_is_empty(&segment->waits));
+    LKI_ASSERT(lki_list_is_empty(&segment->parked));
+    enter(segment, LKD_SEGMENT_ENDED);
+    lki_list_remove(&segment->of_repairs);
+    lkd_registry_remove(core, segment);
+    if (was_made)
+        lkd_effect_push(core, &segment->drop);
+    else
+        lkd_segment_free(segment);
+}
+
+static bool reserve_slot(struct lkd_segment *segment, uint32_t slot)
+{
+    if (slot < segment->slot_capacity)
+        return true;
+    uint32_t capacity = segment->slot_capacity ? segment->slot_capacity * 2 : SLOT_CAPACITY_MIN;
+    if (capacity > segment->attachments_max + 1)
+        capacity = segment->attachments_max + 1;
+    struct lkd_slot *slots = realloc(segment->slots, capacity * sizeof(*slots));
+    if (!slots)
+        return false;
+    for (uint32_t i = segment->slot_capacity; i < capacity; i++)
+        slots[i] = (struct lkd_slot){0};
+    segment->slots = slots;
+    segment->slot_capacity = capacity;
+    return true;
+}
+
+uint32_t lkd_segment_take_slot(struct lkd_segment *segment, struct lkd_attachment *attachment)
+{
+    uint32_t slot = segment->lowest_free;
+    while (slot < segment->slot_capacity && segment->slots[slot].attachment)
+        slot++;
+    segment->lowest_free = slot;
+    if (slot > segment->attachments_max || !reserve_slot(segment, slot))
+        return 0;
+    struct lkd_slot *taken = &segment->slots[slot];
+    taken->attachment = attachment;
+    taken->generation = taken->generation >= LKI_GENERATION_MAX ? 1 : taken->generation + 1;
+    segment->slots_taken++;
+    segment->lowest_free = slot + 1;
+    return slot;
+}
+
+void lkd_segment_free_slot(struct lkd_segment *segment, uint32_t slot)
+{
+    LKI_ASSERT(slot >= 1 && slot < segment->slot_capacity);
+    LKI_ASSERT(segment->slots[slot].attachment);
+    segment->slots[slot].attachment = NULL; /* its generation stays, for the next */
+    segment->slots_taken--;
+    if (slot < segment->lowest_free)
+        segment->lowest_free = slot;
+}
+
+struct lkd_attachment *lkd_segment_attachment(const struct lkd_segment *segment, uint32_t id)
+{
+    uint32_t slot = id & LKI_SLOT_MASK;
+    if (slot == 0 || slot >= segment->slot_capacity)
+        return NULL;
+    struct lkd_attachment *attachment = segment->slots[slot].attachment;
+    return attachment && attachment->id == id ? attachment : NULL;
+}
+
+void lkd_segment_check(const struct lkd_core *core, const struct lkd_segment *segment)
+{
+    LKI_ASSERT(segment->state != LKD_SEGMENT_ENDED);
+    LKI_ASSERT(lkd_registry_find_number(core, segment->number) == segment);
+    if (segment->named)
+        LKI_ASSERT(lkd_registry_find_name(core, &segment->name, segment->name_bytes) == segment);
+    uint32_t taken = 0;
+    for (uint32_t slot = 1; slot < segment->slot_capacity; slot++) {
+        const struct lkd_attachment *attachment = segment->slots[slot].attachment;
+        if (!attachment) {
+            LKI_ASSERT(slot >= segment->lowest_free);
+            continue;
+        }
+        taken++;
+        LKI_ASSERT(attachment->segment == segment && attachment->slot == slot);
+        LKI_ASSERT(attachment->id ==
+                   (segment->slots[slot].generation << LKI_GENERATION_SHIFT | slot));
+        LKI_ASSERT(attachment->state != LKD_ATTACHMENT_ENDED);
+    }
+    LKI_ASSERT(taken == segment->slots_taken && taken <= segment->attachments_max);
+    LKI_ASSERT(segment->data_bytes <= segment->data_bytes_max);
+    bool busy = segment->orphaned || !lki_list_is_empty(&segment->repairs);
+    LKI_ASSERT(busy == !lki_list_is_empty(&segment->of_repairs));
+    LKI_ASSERT((segment->state == LKD_SEGMENT_MAKING || segment->growing) ||
+               lki_list_is_empty(&segment->parked));
+    if (segment->state == LKD_SEGMENT_MAKING)
+        LKI_ASSERT(taken == 0 && segment->named);
+    else /* what nobody can use any more has ended */
+        LKI_ASSERT(taken > 0 || segment->growing || segment->orphaned ||
+                   (segment->named && segment->flags & LK_KEEP &&
+                    segment->state == LKD_SEGMENT_PUBLISHED));
+}

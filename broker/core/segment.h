@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+/* A segment from its making to its end, and the table of its slots. */
+#pragma once
+
+#include "broker/core/state.h"
+
+/* What an OPEN asks a new segment to be; checked. */
+struct lkd_segment_wish {
+    struct lkd_name name;
+    uint32_t name_bytes;
+    uint32_t uid;
+    uint32_t gid;
+    uint32_t mode;
+    uint32_t flags;
+    uint32_t locks;
+    uint32_t attachments_max;
+    uint64_t patience_ns; /* as in the area */
+    uint64_t data_bytes;
+    uint64_t data_bytes_max;
+    bool file;
+    uint64_t file_device;
+    uint64_t file_inode;
+    uint64_t offered_by;
+};
+
+/* Enters a new segment, MAKING. NULL: no memory. The caller parks the request as its leader and
+ * pushes the effect `make`. */
+struct lkd_segment *lkd_segment_new(struct lkd_core *core, const struct lkd_segment_wish *wish);
+
+/* Frees one that is ENDED. */
+void lkd_segment_free(struct lkd_segment *segment);
+
+/* The driver made it: lays the control area out. The state becomes UNPUBLISHED or PUBLISHED. */
+void lkd_segment_format(struct lkd_core *core, struct lkd_segment *segment,
+                        const struct lkd_segment_made *made);
+
+void lkd_segment_publish(struct lkd_segment *segment);
+
+/* Ends it if nobody can use it any more. */
+void lkd_segment_settle(struct lkd_core *core, struct lkd_segment *segment);
+
+/* Ends it: it has no attachments. `was_made`: the driver has something to drop. */
+void lkd_segment_end(struct lkd_core *core, struct lkd_segment *segment, bool was_made);
+
+/* Takes the lowest free slot and gives it its next generation. 0: none is free (slots_taken ==
+ * attachments_max) or no memory. */
+uint32_t lkd_segment_take_slot(struct lkd_segment *segment, struct lkd_attachment *attachment);
+void lkd_segment_free_slot(struct lkd_segment *segment, uint32_t slot);
+
+/* The attachment that an id in shared memory names, or NULL. */
+struct lkd_attachment *lkd_segment_attachment(const struct lkd_segment *segment, uint32_t id);
+
+void lkd_segment_check(const struct lkd_core *core, const struct lkd_segment *segment);

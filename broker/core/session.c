@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/core/session.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "broker/core/attachment.h"
+#include "broker/core/brokered_wait.h"
+#include "broker/core/parked.h"
+#include "common/assert.h"
+#include "common/clock.h"
+
+#define CHECK_INTERVAL_NS LKI_NS_PER_MS
+#define GROUPS_MAX 65536u /* NGROUPS_MAX of the kernel */
+
+struct lkd_session *lkd_session_find(const struct lkd_core *core, uint64_t number)
+{
+    struct lkd_session *session;
+    unsigned hash = lkd_hash(core->config.hash_seed, &number, sizeof(number));
+    HASH_FIND_BYHASHVALUE(by_number, core->sessions, &number, sizeof(number), hash, session);
+    return session;
+}
+
+struct lkd_process *lkd_process_find(const struct lkd_core *core, uint64_t number)
+{
+    struct lkd_process *process;
+    unsigned hash = lkd_hash(core->config.hash_seed, &number, sizeof(number));
+    HASH_FIND_BYHASHVALUE(by_number, core->processes, &number, sizeof(number), hash, process);
+    return process;
+}
+
+static struct lkd_process *process_get(struct lkd_core *core, uint64_t number)
+{
+    struct lkd_process *process = lkd_process_find(core, number);
+    if (process)
+        return process;
+    process = calloc(1, sizeof(*process));
+    if (!process)
+        return NULL;
+    process->number = number;
+    lki_list_init(&process->sessions);
+    lkd_effect_node_init(&process->check, LKD_EFFECT_CHECK_PROCESS);
+    unsigned hash = lkd_hash(core->config.hash_seed, &number, sizeof(number));
+    HASH_ADD_KEYPTR_BYHASHVALUE(by_number, core->processes, &process->number, sizeof(number), hash,
+                                process);
+    if (!process->by_number.tbl) {
+        free(process);
+        return NULL;
+    }
+    return process;
+}
+
+static void process_free_unused(struct lkd_core *core, struct lkd_process *process)
+{
+    if (!lki_list_is_empty(&process->sessions))
+        return;
+    lkd_effect_cancel(&process->check);
+    HASH_DELETE(by_number, core->processes, process);
+    free(process);
+}
+
+static struct lkd_session *session_new(const struct lkd_peer *peer)
+{
+    struct lkd_session *session = calloc(1, sizeof(*session));
+    if (!session)
+        return NULL;
+    /* Groups beyond what the kernel knows are left out: fewer rights, never more. */
+    session->group_count = peer->group_count < GROUPS_MAX ? peer->group_count : GROUPS_MAX;
+    if (session->group_count > 0) {
+        session->groups = malloc(session->group_count * sizeof(*session->groups));
+        if (!session->groups) {
+            free(session);
+            return NULL;
+        }
+        memcpy(session->groups, peer->groups, session->group_count * sizeof(*session->groups));
+    }
+    session->state = LKD_SESSION_GREETING;
+    session->pid = peer->pid;
+    session->uid = peer->uid;
+    session->gid = peer->gid;
+    memcpy(session->command, peer->command, sizeof(session->command));
+    session->command[sizeof(session->command) - 1] = 0;
+    lki_list_init(&session->of_process);
+    lki_list_init(&session->attachments);
+    lki_list_init(&session->waits);
+    lki_list_init(&session->parked);
+    lki_list_init(&session->of_broken);
+    lkd_effect_node_init(&session->disconnect, LKD_EFFECT_DISCONNECT);
+    lkd_effect_node_init(&session->forget, LKD_EFFECT_FORGET_SESSION);
+    return session;
+}
+
+static bool session_enlist(struct lkd_core *core, struct lkd_session *session)
+{
+    session->number = core->last_session + 1;
+    unsigned hash = lkd_hash(core->config.hash_seed, &session->number, sizeof(session->number));
+    HASH_ADD_KEYPTR_BYHASHVALUE(by_number, core->sessions, &session->number,
+                                sizeof(session->number), hash, session);
+    if (!session->by_number.tbl)
+        return false;
+    core->last_session++;
+    core->session_count++;
+    return true;
+}
+
+int lkd_core_session_opened(struct lkd_core *core, const struct lkd_peer *peer, uint64_t now_ns,
+                            uint64_t *out_session)
+{
+    lkd_effects_release(&core->effects);
+    if (core->session_count >= core->config.sessions_max)
+        return -EUSERS;
+    struct lkd_process *process = process_get(core, peer->process);
+    if (!process)
+        return -ENOMEM;
+    struct lkd_session *session = session_new(peer);
+    if (!session || !session_enlist(core, session)) {
+        if (session)
+            free(session->groups);
+        free(session);
+        process_free_unused(core, process);
+        return -ENOMEM;
+    }
+    session->process = process;
+    lki_list_append(&process->sessions, &session->of_process);
+    *out_session = session->number;
+    if (process->ended) {
+        lkd_session_break(core, session, "its process has ended");
+        lkd_core_settle(core, now_ns);
+    }
+    return 0;
+}
+
+bool lkd_session_is_connected(const struct lkd_session *session)
+{
+    switch (session->state) {
+    case LKD_SESSION_GREETING:
+    case LKD_SESSION_OPEN:
+    case LKD_SESSION_LEAVING:
+        return true;
+    case LKD_SESSION_LOST:
+    case LKD_SESSION_GONE:
+        break;
+    }
+    return false;
+}
+
+/* The only writer of the state. */
+static void enter(struct lkd_session *session, enum lkd_session_state state)
+{
+    switch (session->state) {
+    case LKD_SESSION_GREETING:
+        LKI_ASSERT(state == LKD_SESSION_OPEN || state == LKD_SESSION_LOST);
+        break;
+    case LKD_SESSION_OPEN:
+        LKI_ASSERT(state == LKD_SESSION_LEAVING || state == LKD_SESSION_LOST);
+        break;
+    case LKD_SESSION_LEAVING:
+        LKI_ASSERT(state == LKD_SESSION_LOST);
+        break;
+    case LKD_SESSION_LOST:
+        LKI_ASSERT(state == LKD_SESSION_GONE);
+        break;
+    case LKD_SESSION_GONE:
+        LKI_ASSERT(!"a session that is gone changes no more");
+        break;
+    }
+    session->state = state;
+}
+
+static void forget_if_done(struct lkd_core *core, struct lkd_session *session)
+{
+    if (session->state != LKD_SESSION_LOST || !lki_list_is_empty(&session->attachments))
+        return;
+    enter(session, LKD_SESSION_GONE);
+    HASH_DELETE(by_number, core->sessions, session);
+    core->session_count--;
+    lkd_effect_push(core, &session->forget);
+}
+
+/* Its connection has ended, or is about to: nobody waits for an answer any more. */
+static void lose(struct lkd_core *core, struct lkd_session *session, uint64_t now_ns)
+{
+    if (!lkd_session_is_connected(session))
+        return;
+    lki_list_remove(&session->of_broken);
+    enter(session, LKD_SESSION_LOST);
+    lkd_parked_drop_session(core, session);
+    lkd_wait_drop_session(core, session, now_ns);
+    forget_if_done(core, session);
+}
+
+void lkd_core_session_lost(struct lkd_core *core, uint64_t number, uint64_t now_ns)
+{
+    lkd_effects_release(&core->effects);
+    struct lkd_session *session = lkd_session_find(core, number);
+    if (session)
+        lose(core, session, now_ns);
+    lkd_core_settle(core, now_ns);
+}
+
+void lkd_session_break(struct lkd_core *core, struct lkd_session *session, const char *reason)
+{
+    if (!lkd_session_is_connected(session) || !lki_list_is_empty(&session->of_broken))
+        return;
+    snprintf(session->farewell, sizeof(session->farewell), "%s", reason);
+    lki_list_append(&core->broken, &session->of_broken);
+}
+
+void lkd_session_settle(struct lkd_core *core, uint64_t now_ns)
+{
+    while (!lki_list_is_empty(&core->broken)) {
+        struct lkd_session *session =
+            LKI_LIST_ENTRY(core->broken.next, struct lkd_session, of_broken);
+        lkd_effect_push(core, &session->disconnect);
+        lose(core, session, now_ns);
+    }
+}
+
+static void say_goodbye(struct lkd_core *core, struct lkd_session *session)
+{
+    lkd_reply_result(core, session, session->goodbye_request, LKI_STATUS_OK, 0);
+    lkd_session_break(core, session, "goodbye");
+}
+
+void lkd_session_goodbye(struct lkd_core *core, struct lkd_session *session, uint64_t request,
+                         uint64_t now_ns)
+{
+    session->goodbye_request = request;
+    lkd_parked_cancel_session(core, session);
+    lkd_wait_cancel_session(core, session, now_ns);
+    enter(session, LKD_SESSION_LEAVING);
+    lkd_attachment_end_session(core, session, LKI_CAUSE_CLOSED, now_ns);
+    if (lki_list_is_empty(&session->attachments))
+        say_goodbye(core, session);
+}
+
+void lkd_session_shrunk(struct lkd_core *core, struct lkd_session *session)
+{
+    if (!lki_list_is_empty(&session->attachments))
+        return;
+    switch (session->state) {
+    case LKD_SESSION_GREETING:
+    case LKD_SESSION_OPEN:
+    case LKD_SESSION_GONE:
+        break;
+    case LKD_SESSION_LEAVING:
+        say_goodbye(core, session);
+        break;
+    case LKD_SESSION_LOST:
+        forget_if_done(core, session);
+        break;
+    }
+}
+
+bool lkd_session_greet(struct lkd_core *core, struct lkd_session *session,
+                       const struct lki_message *message)
+{
+    const struct lki_hello *hello = &message->as.hello;
+
+    if (hello->protocol_major != LKI_PROTOCOL_MAJOR || hello->layout_major != LKI_LAYOUT_MAJOR) {
+        lkd_refuse(core, session, message->id, LKI_STATUS_VERSION,
+                   "this broker speaks protocol %d with layout %d, the client protocol %u with "
+                   "layout %u; restart whichever is older",
+                   LKI_PROTOCOL_MAJOR, LKI_LAYOUT_MAJOR, hello->protocol_major,
+                   hello->layout_major);
+        lkd_session_break(core, session, "another protocol version");
+        return false;
+    }
+    enter(session, LKD_SESSION_OPEN);
+    return true;
+}
+
+void lkd_core_process_ended(struct lkd_core *core, uint64_t number, uint64_t now_ns)
+{
+    lkd_effects_release(&core->effects);
+    struct lkd_process *process = lkd_process_find(core, number);
+    if (!process || process->ended)
+        return;
+    process->ended = true;
+    lkd_effect_cancel(&process->check);
+    LKI_LIST_FOREACH_SAFE (node, &process->sessions) {
+        struct lkd_session *session = LKI_LIST_ENTRY(node, struct lkd_session, of_process);
+        /* A forked child may hold the connection open; it was never its. */
+        lkd_session_break(core, session, "its process has ended");
+        lkd_attachment_end_session(core, session, LKI_CAUSE_EXITED, now_ns);
+    }
+    lkd_core_settle(core, now_ns);
+}
+
+void lkd_process_check(struct lkd_core *core, struct lkd_process *process, uint64_t now_ns)
+{
+    if (process->ended)
+        return;
+    if (process->checked && now_ns - process->checked_ns < CHECK_INTERVAL_NS)
+        return;
+    process->checked = true;
+    process->checked_ns = now_ns;
+    lkd_effect_push(core, &process->check);
+}
+
+void lkd_session_free(struct lkd_core *core, struct lkd_session *session)
+{
+    struct lkd_process *process = session->process;
+
+    lkd_effect_cancel(&session->disconnect);
+    lkd_effect_cancel(&session->forget);
+    lki_list_remove(&session->of_process);
+    free(session->groups);
+    free(session);
+    process_free_unused(core, process);
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* Sessions and the processes behind them: how they begin, leave, get lost and end. A session is
+ * freed when FORGET_SESSION is handed out, its process with its last session. */
+#pragma once
+
+#include "broker/core/state.h"
+
+struct lkd_session *lkd_session_find(const struct lkd_core *core, uint64_t number);
+struct lkd_process *lkd_process_find(const struct lkd_core *core, uint64_t number);
+
+/* Whether replies still reach it. */
+bool lkd_session_is_connected(const struct lkd_session *session);
+
+/* Its connection is to end: it broke the rules, or there is no memory to serve it. Takes effect at
+ * the end of the event, so that it may be called from anywhere. The first reason counts. */
+void lkd_session_break(struct lkd_core *core, struct lkd_session *session, const char *reason);
+
+/* Disconnects the sessions that were broken in this event. */
+void lkd_session_settle(struct lkd_core *core, uint64_t now_ns);
+
+/* HELLO: the versions have to fit. False: refused, and the connection ends. */
+bool lkd_session_greet(struct lkd_core *core, struct lkd_session *session,
+                       const struct lki_message *message);
+
+/* GOODBYE: everything is cleaned up, then answered, then the connection is closed. */
+void lkd_session_goodbye(struct lkd_core *core, struct lkd_session *session, uint64_t request,
+                         uint64_t now_ns);
+
+/* One of its attachments has ended: the session may be done. */
+void lkd_session_shrunk(struct lkd_core *core, struct lkd_session *session);
+
+/* Asks the driver whether the process is ending, at most once per millisecond. */
+void lkd_process_check(struct lkd_core *core, struct lkd_process *process, uint64_t now_ns);
+
+/* FORGET_SESSION was handed out. */
+void lkd_session_free(struct lkd_core *core, struct lkd_session *session);

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT */
+/* What the modules of the core share: the objects and how they hang together. Every object belongs
+ * to the core; the links are
+ *
+ *     process --< session --< attachment >-- segment
+ *
+ * A *main* attachment is a session's place in a segment; *extras* are slots of their own for
+ * asynchronous acquires, and end with their main. Nothing outside broker/core includes this. */
+#pragma once
+
+#include "broker/core/deadline.h"
+#include "broker/core/effect.h"
+#include "broker/core/hash.h"
+#include "engine/repair.h"
+#include "engine/wait.h"
+#include "proto/name.h"
+
+#define LKD_STEPS_MAX 64u /* brokered waits stepped in one event; more wait for the next tick */
+
+struct lkd_core {
+    struct lkd_core_config config;
+    struct lkd_effects effects;
+    struct lkd_process *processes; /* by number */
+    struct lkd_session *sessions;  /* by number, those not GONE */
+    struct lkd_attachment *mains;  /* by session and segment, those LIVE */
+    struct lkd_segment *by_name;   /* those that have a name still */
+    struct lkd_segment *by_number; /* those not ENDED, in the order of their making */
+    struct lki_list broken;        /* sessions to disconnect at the end of this event */
+    struct lki_list ready;         /* attachments whose wait is to be stepped */
+    struct lki_list repairs;       /* segments with somebody to repair, in turns */
+    struct lkd_deadlines deadlines;
+    uint64_t last_session;
+    uint64_t last_epoch_s;
+    uint32_t last_segment;
+    uint32_t session_count;
+    uint32_t segment_count; /* those not ENDED */
+};
+
+struct lkd_process {
+    uint64_t number;
+    bool ended;
+    bool checked;
+    uint64_t checked_ns; /* when CHECK_PROCESS was last asked for */
+    struct lki_list sessions;
+    struct lkd_effect_node check;
+    UT_hash_handle by_number;
+};
+
+enum lkd_session_state {
+    LKD_SESSION_GREETING, /* connected; HELLO has not come */
+    LKD_SESSION_OPEN,
+    LKD_SESSION_LEAVING, /* said goodbye, and is being cleaned up */
+    LKD_SESSION_LOST,    /* no connection; its process lives, or it is being cleaned up */
+    LKD_SESSION_GONE,    /* nothing left of it; FORGET_SESSION is on its way */
+};
+
+struct lkd_session {
+    uint64_t number;
+    enum lkd_session_state state;
+    struct lkd_process *process;
+    struct lki_list of_process;
+    int32_t pid;
+    uint32_t uid;
+    uint32_t gid;
+    uint32_t group_count;
+    uint32_t *groups;
+    char command[32];
+    bool requested; /* last_request counts */
+    uint64_t last_request;
+    uint64_t goodbye_request;
+    struct lki_list attachments; /* mains and extras, until all their parts have ended */
+    struct lki_list waits;       /* attachments with an unanswered acquire */
+    uint32_t asynchronous_waits;
+    struct lki_list parked; /* requests that wait for a segment */
+    uint32_t parked_count;
+    struct lki_list of_broken;
+    char farewell[128]; /* why the connection ends */
+    struct lkd_effect_node disconnect;
+    struct lkd_effect_node forget;
+    UT_hash_handle by_number;
+};
+
+enum lkd_attachment_state {
+    LKD_ATTACHMENT_LIVE,
+    LKD_ATTACHMENT_REPAIRING,
+    LKD_ATTACHMENT_ENDED, /* its slot is given back; a main waits for its extras */
+};
+
+struct lkd_attachment_key {
+    uint64_t session;
+    uint64_t segment;
+};
+
+struct lkd_attachment {
+    struct lkd_attachment_key key;
+    enum lkd_attachment_state state;
+    struct lkd_session *session;
+    struct lkd_segment *segment;
+    struct lkd_attachment *main; /* itself, where it is no extra */
+    struct lki_list of_session;
+    struct lki_list extras; /* of a main: its extras */
+    struct lki_list of_main;
+    uint32_t parts; /* of a main: itself and its extras that have not ended */
+    uint32_t slot;
+    uint32_t id;
+    bool brokered;
+    bool read_only;
+    bool creator;
+    uint64_t opened_ns;
+    uint64_t asked_ns; /* when it last asked about the readers of a lock */
+
+    /* Brokered: what it waits for, and the last grant. */
+    struct lki_party party;
+    struct lki_wait wait;
+    bool waiting;
+    uint64_t acquire_request;
+    struct lki_list of_waits;         /* in its session */
+    struct lki_list of_segment_waits; /* in its segment */
+    struct lki_list of_ready;
+    struct lkd_deadline deadline;
+    bool granted;
+    uint32_t granted_lock;
+    uint64_t granted_ns;
+
+    /* The end. */
+    struct lki_list of_repairs;
+    struct lki_repair repair;
+    enum lki_cause cause;
+    uint64_t ended_ns;
+    bool detach_asked;
+    uint64_t detach_request;
+
+    struct lkd_effect_node wake;
+    UT_hash_handle by_key;
+};
+
+enum lkd_segment_state {
+    LKD_SEGMENT_MAKING,
+    LKD_SEGMENT_UNPUBLISHED,
+    LKD_SEGMENT_PUBLISHED,
+    LKD_SEGMENT_ENDED, /* DROP_SEGMENT is on its way, or nothing was made */
+};
+
+struct lkd_name {  /* a segment's name, with its owner spelled out: the key of the registry */
+    uint32_t kind; /* LKI_NAME_USER or LKI_NAME_GROUP */
+    uint32_t id;
+    uint8_t bytes[LKI_NAME_BYTES_MAX + 1];
+};
+
+struct lkd_slot {
+    struct lkd_attachment *attachment; /* NULL: free */
+    uint32_t generation;               /* the last one given, 0: none yet */
+};
+
+struct lkd_segment {
+    struct lkd_core *core; /* for the engine's wake callback, which gets one pointer */
+    uint32_t number;
+    enum lkd_segment_state state;
+    bool named;
+    bool growing;
+    bool file;
+    uint32_t name_bytes;
+    struct lkd_name name;
+    uint32_t uid;
+    uint32_t gid;
+    uint32_t mode;
+    uint32_t flags;
+    uint32_t locks;
+    uint32_t attachments_max;
+    uint64_t patience_ns;
+    uint64_t file_device;
+    uint64_t file_inode;
+    uint64_t data_bytes;
+    uint64_t data_bytes_max;
+    uint64_t grow_bytes; /* while growing: the new size */
+    struct lkd_segment_spec spec;
+    struct lki_area area;
+    struct lkd_slot *slots; /* slot_capacity entries; 0 is not used */
+    uint32_t slot_capacity;
+    uint32_t slots_taken;
+    uint32_t lowest_free; /* no slot below it is free */
+    uint64_t offered_by;  /* session whose descriptor MAKE_SEGMENT is to use */
+    struct lki_list parked;
+    struct lkd_parked *leader; /* the request that is being made or grown for; NULL: it left */
+    struct lki_list waits;     /* attachments whose wait the broker drives */
+    struct lki_list repairs;   /* attachments being repaired, in order */
+    struct lki_list of_repairs;
+    bool orphaned; /* `orphan` is being repaired: an id that names nobody */
+    struct lki_repair orphan;
+    struct lkd_lock_name *lock_names;    /* by name */
+    struct lkd_lock_name **lock_name_at; /* by index; NULL until the first name */
+    uint32_t next_named;                 /* no entry from here on has a name */
+    struct lkd_effect_node make;
+    struct lkd_effect_node grow;
+    struct lkd_effect_node drop;
+    UT_hash_handle by_name;
+    UT_hash_handle by_number;
+};
+
+/* Applies a request; also one that was parked. */
+void lkd_core_apply(struct lkd_core *core, struct lkd_session *session,
+                    const struct lki_message *message, const struct lkd_offer *offer,
+                    uint64_t now_ns);
+
+/* The end of every event: disconnects who was broken, steps the waits that were woken. */
+void lkd_core_settle(struct lkd_core *core, uint64_t now_ns);
