@@ -246,9 +246,9 @@ int lki_autostart(const char *path, int *out_fd)
         return 0;
     if (r == -EMFILE || r == -ENFILE || r == -ENOMEM)
         return lki_fail(r, "cannot start a broker at %s: %s", path, lk_strerror(r));
-    const char *words = start.words[0] ? start.words : strerrordesc_np(-r);
     lki_fail(-ECONNREFUSED, "no broker answers at %s, and '%s' could not be started: %s", path,
-             start.program, words ? words : "");
-    return lki_fail_hint(-ECONNREFUSED, "start it by hand to see more: lockkeeperd --socket %s",
-                         path);
+             start.program, start.words[0] ? start.words : lk_strerror(r));
+    /* Once detached from us it speaks to a file. */
+    return lki_fail_hint(-ECONNREFUSED, "see %s.log, or start it by hand: lockkeeperd --socket %s",
+                         path, path);
 }

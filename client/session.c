@@ -240,6 +240,9 @@ int lki_session_result(const struct lk_session *session, const struct lki_messag
     const struct lki_bytes *detail = &reply->as.result.detail;
     if (reply->type != LKI_REPLY_RESULT || detail->length_bytes == 0)
         return lki_session_fail(session, r, "%s", what);
-    return lki_fail(r, "cannot %s: %.*s", what, (int)detail->length_bytes,
-                    (const char *)detail->data);
+    /* The broker's words are often the whole sentence already. */
+    int length = (int)detail->length_bytes;
+    if (length > 7 && memcmp(detail->data, "cannot ", 7) == 0)
+        return lki_fail(r, "%.*s", length, (const char *)detail->data);
+    return lki_fail(r, "cannot %s: %.*s", what, length, (const char *)detail->data);
 }

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+#include "client/async.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+
+#include "area_fixture.h"
+#include "client/lock.h"
+#include "common/fd.h"
+#include "proto/channel.h"
+
+static struct area_fixture fixture;
+static struct lk_segment *segment;
+static struct lk_session *session;
+static struct lk_lock *lock, *second;
+static int broker_end; /* the test plays the broker */
+
+static int calls;
+static int last_result;
+
+static void on_acquired(struct lk_lock *which, int result, void *user)
+{
+    cr_expect(eq(ptr, user, &calls));
+    cr_expect(ne(ptr, which, NULL));
+    calls++;
+    last_result = result;
+}
+
+static void setup(void)
+{
+    int ends[2];
+    cr_assert(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
+    broker_end = ends[1];
+    area_fixture_init(&fixture);
+    segment = area_fixture_attach(&fixture, ends[0]);
+    session = segment->session;
+    cr_assert(lk_lock_at(segment, 0, &lock) == 0);
+    cr_assert(lk_lock_at(segment, 1, &second) == 0);
+    cr_assert(lk_lock_acquire_async(lock, LK_EXCLUSIVE, 0, on_acquired, &calls) == 0);
+}
+
+static void teardown(void)
+{
+    broker_end = lki_close(broker_end);
+    lk_session_close(session);
+    area_fixture_deinit(&fixture);
+}
+
+#define ASYNC_TEST(name) Test(async, name, .init = setup, .fini = teardown)
+
+#define ACQUIRE_ID 2 /* the hello was the first */
+
+static void send_reply(const struct lki_message *reply)
+{
+    cr_assert(eq(int, lki_channel_send(broker_end, reply, NULL, 0, LKI_CHANNEL_WAIT), 0));
+}
+
+static void grant(uint64_t id)
+{
+    send_reply(&(struct lki_message){
+        .type = LKI_REPLY_GRANTED,
+        .id = id,
+        .as.granted = {.status = LKI_STATUS_OK, .attachment = (1u << LKI_GENERATION_SHIFT) | 7}});
+}
+
+static void result(uint64_t id, enum lki_status status)
+{
+    send_reply(
+        &(struct lki_message){.type = LKI_REPLY_RESULT, .id = id, .as.result = {.status = status}});
+}
+
+static bool readable(int fd)
+{
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+    return poll(&poll_fd, 1, 0) == 1;
+}
+
+ASYNC_TEST(callback_comes_from_dispatch_alone_and_once)
+{
+    cr_assert(eq(int, lk_session_dispatch(session), 0));
+    grant(ACQUIRE_ID);
+    cr_assert(eq(int, calls, 0));
+    cr_assert(eq(int, lk_session_dispatch(session), 1));
+    cr_assert(eq(int, last_result, LK_ACQUIRED));
+    cr_assert(eq(int, lk_session_dispatch(session), 0));
+    cr_assert(eq(int, calls, 1));
+}
+
+ASYNC_TEST(granted_lock_is_released_through_the_broker)
+{
+    grant(ACQUIRE_ID);
+    cr_assert(eq(int, lk_session_dispatch(session), 1));
+    cr_assert(eq(int, lk_lock_acquire(lock, LK_SHARED, 0), -EDEADLK), "it is held");
+    result(3, LKI_STATUS_OK);
+    cr_assert(eq(int, lk_lock_release(lock), 0));
+    cr_assert(eq(int, lk_lock_release(lock), -EPERM));
+    cr_assert(eq(int, lk_lock_acquire(lock, LK_EXCLUSIVE, 0), LK_ACQUIRED), "natively again");
+    cr_assert(eq(int, lk_lock_release(lock), 0));
+}
+
+ASYNC_TEST(one_at_a_time_per_lock)
+{
+    cr_expect(eq(int, lk_lock_acquire_async(lock, LK_SHARED, 0, on_acquired, &calls), -EALREADY));
+    cr_expect(eq(int, lk_lock_acquire(lock, LK_SHARED, 0), -EALREADY));
+    cr_expect(eq(int, lk_lock_acquire_async(second, LK_SHARED, 0, NULL, NULL), -EINVAL));
+    cr_assert(eq(int, lk_lock_acquire(second, LK_SHARED, 0), LK_ACQUIRED));
+    cr_expect(eq(int, lk_lock_acquire_async(second, LK_SHARED, 0, on_acquired, &calls), -EDEADLK));
+}
+
+ASYNC_TEST(answer_taken_by_another_call_keeps_the_descriptor_readable)
+{
+    int fd = lk_session_fd(session);
+    cr_assert(ge(int, fd, 0));
+    cr_assert(not(readable(fd)));
+    grant(ACQUIRE_ID);
+    cr_assert(readable(fd));
+    result(3, LKI_STATUS_OK);
+    cr_assert(eq(int, lk_segment_publish(segment), 0)); /* takes the grant from the socket */
+    cr_assert(readable(fd));
+    cr_assert(eq(int, lk_session_dispatch(session), 1));
+    cr_assert(not(readable(fd)));
+}
+
+ASYNC_TEST(cancel_is_cancelled_or_granted)
+{
+    result(3, LKI_STATUS_OK);
+    cr_assert(eq(int, lk_lock_cancel(lock), 0));
+    result(ACQUIRE_ID, LKI_STATUS_CANCELED);
+    cr_assert(eq(int, lk_session_dispatch(session), 1));
+    cr_assert(eq(int, last_result, -ECANCELED));
+    cr_assert(eq(int, lk_lock_cancel(lock), -ENOENT));
+
+    cr_assert(eq(int, lk_lock_acquire_async(lock, LK_SHARED, 0, on_acquired, &calls), 0));
+    grant(4);
+    result(5, LKI_STATUS_NOT_FOUND);
+    cr_assert(eq(int, lk_lock_cancel(lock), 1), "granted meanwhile");
+    cr_assert(eq(int, lk_session_dispatch(session), 1));
+    cr_assert(eq(int, last_result, LK_ACQUIRED));
+}
+
+ASYNC_TEST(lost_connection_answers_what_is_pending)
+{
+    broker_end = lki_close(broker_end);
+    cr_assert(eq(int, lk_session_dispatch(session), 1));
+    cr_assert(eq(int, last_result, -ECONNRESET));
+    cr_assert(eq(int, lk_session_dispatch(session), -ECONNRESET));
+    cr_assert(eq(int, lk_lock_acquire(second, LK_EXCLUSIVE, 0), LK_ACQUIRED), "natively");
+}
+
+ASYNC_TEST(closing_the_segment_cancels)
+{
+    result(3, LKI_STATUS_OK);
+    lk_segment_close(segment);
+    cr_assert(eq(int, lk_session_dispatch(session), 1));
+    cr_assert(eq(int, last_result, -ECANCELED));
+}
