@@ -63,7 +63,9 @@ void lki_turn_pass_on(struct lki_party *party, uint32_t lock)
 
     for (;;) {
         /* The word is loaded before the scan and changed from that value alone: a FAIR that
-         * somebody left since, for a waiter that the scan did not see, makes the CAS fail. */
+         * somebody left since, for a waiter that the scan did not see, makes the CAS fail. If the
+         * word has come back to the very same value, that waiter, who is awake, may be overtaken
+         * once. */
         uint32_t word = load_word(hot);
         struct lki_oldest oldest = lki_scan_oldest(area, lock, lki_party_slot(party));
         bool is_free = lki_word_id(word) == 0;

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: MIT */
+/* What happens when somebody comes between two accesses: one other call is made at a named step of
+ * the call under test. tests/stress/engine tries all orders; these name the ones that have bitten.
+ */
+#include "engine/step.h"
+
+#include <string.h>
+
+#include "tests/unit/engine/fixture.h"
+
+#define MS LKI_NS_PER_MS
+
+static const char *meet_at;
+static unsigned meet_after;
+static void (*meet)(void);
+static bool met;
+
+static void hook(const char *name)
+{
+    if (!meet_at || strcmp(name, meet_at) != 0 || meet_after-- > 0)
+        return;
+    meet_at = NULL; /* the other call has steps too */
+    met = true;
+    meet();
+}
+
+/* At the n-th step (from 1) of this name, once. */
+static void at_step(const char *name, unsigned n, void (*then)(void))
+{
+    meet_at = name;
+    meet_after = n - 1;
+    meet = then;
+    met = false;
+    lki_step_hook = hook;
+}
+
+static void finish(void)
+{
+    lki_step_hook = NULL;
+    cr_expect(met, "nobody came to the step");
+    teardown();
+}
+
+TestSuite(races, .init = setup, .fini = finish, .timeout = 20);
+TestSuite(races_fifo, .init = setup_fifo, .fini = finish, .timeout = 20);
+
+static void bert_waits(void)
+{
+    cr_expect(eq(int, queue_up(BERT, X), LKI_SLEEP));
+}
+
+static void bert_gives_up(void)
+{
+    lki_wait_give_up(wait_of(BERT));
+}
+
+static void bert_reads(void)
+{
+    cr_expect(eq(int, try_lock(BERT, S), LKI_TAKEN));
+}
+
+static void nothing(void)
+{
+}
+
+static void bert_reads_no_more(void)
+{
+    cr_expect(eq(int, release(BERT), LKI_RELEASED));
+}
+
+Test(races, a_waiter_that_comes_before_the_last_step_of_unlock_is_seen)
+{
+    take(ANNA, X);
+    at_step("cas_word", 1, bert_waits);
+    cr_expect(eq(int, release(ANNA), LKI_RELEASED));
+    cr_expect(was_woken(BERT));
+    cr_expect(eq(int, look(BERT), LKI_TAKEN));
+}
+
+Test(races, a_waiter_that_comes_after_the_scan_of_unlock_is_seen)
+{
+    take(ANNA, X);
+    atomic_fetch_or(&area.hot[lock].word, LKI_PARKED);
+    at_step("cas_word", 2, bert_waits); /* 1 clears PARKED, 2 frees the word */
+    cr_expect(eq(int, release(ANNA), LKI_RELEASED));
+    cr_expect(was_woken(BERT));
+}
+
+static void bert_comes_and_goes(void)
+{
+    bert_waits();
+    bert_gives_up();
+    at_step("cas_word", 2, bert_waits); /* and waits anew after the second scan */
+}
+
+Test(races, unlock_clears_parked_again_before_it_scans_again)
+{
+    take(ANNA, X);
+    atomic_fetch_or(&area.hot[lock].word, LKI_PARKED);
+    at_step("cas_word", 2, bert_comes_and_goes);
+    cr_expect(eq(int, release(ANNA), LKI_RELEASED));
+    cr_expect(was_woken(BERT), "PARKED of its first wait was stale");
+}
+
+Test(races, a_try_backs_out_when_a_reader_comes_after_its_look)
+{
+    take(CARL, S);
+    release(CARL); /* READ stays */
+    at_step("try_exclusive", 1, bert_reads);
+    cr_expect(eq(int, try_lock(ANNA, X), LKI_BUSY));
+    cr_expect(eq(u32, word(), LKI_READ));
+    cr_expect(eq(u64, sequence(), FIRST_SEQUENCE));
+    cr_expect(eq(int, lki_lock_held_by(party(BERT), lock), S));
+}
+
+static void carl_waits_to_read(void)
+{
+    cr_expect(eq(int, queue_up(CARL, S), LKI_SLEEP));
+}
+
+static void bert_reads_then_carl_comes(void)
+{
+    bert_reads();
+    at_step("load_word", 1, carl_waits_to_read);
+}
+
+Test(races, a_try_that_backs_out_wakes_the_reader_that_it_kept_out)
+{
+    take(DORA, S);
+    release(DORA);
+    at_step("try_exclusive", 1, bert_reads_then_carl_comes);
+    cr_expect(eq(int, try_lock(ANNA, X), LKI_BUSY));
+    cr_expect(was_woken(CARL));
+    cr_expect(eq(int, look(CARL), LKI_TAKEN));
+}
+
+Test(races, the_drain_looks_again_after_it_has_said_that_it_drains)
+{
+    take(BERT, S);
+    at_step("remember_futex", 2, bert_reads_no_more); /* 1 in the queue, 2 in the drain */
+    cr_expect(eq(int, queue_up(ANNA, X), LKI_TAKEN));
+}
+
+Test(races, a_reader_that_leaves_after_the_drainers_look_ends_its_sleep)
+{
+    take(BERT, S);
+    cr_assert(eq(int, queue_up(ANNA, X), LKI_SLEEP));
+    at_step("leave_owner_wait", 1, nothing); /* it looks at who drains now */
+    bert_reads_no_more();
+    cr_expect(ne(u32, futex(ANNA), last_sleep(ANNA)->futex_value));
+}
+
+static void drain_passes_to_carl(void)
+{
+    now_ns += 5 * MS;
+    cr_expect(eq(int, look(BERT), LKI_TIMED_OUT));
+    cr_expect(eq(int, queue_up(CARL, X), LKI_SLEEP));
+    forget_wakes();
+}
+
+Test(races, a_reader_that_leaves_wakes_the_owner_after_and_not_before)
+{
+    take(ANNA, S);
+    cr_assert(eq(int, wait_until(BERT, X, now_ns + 5 * MS), LKI_SLEEP));
+    at_step("leave_cell", 1, drain_passes_to_carl);
+    cr_expect(eq(int, release(ANNA), LKI_RELEASED));
+    cr_expect(was_woken(CARL));
+    cr_expect(eq(int, look(CARL), LKI_TAKEN));
+}
+
+static void bert_takes(void)
+{
+    cr_expect(eq(int, try_lock(BERT, X), LKI_TAKEN));
+}
+
+Test(races, a_reader_overtaken_by_a_writer_leaves_its_cell_again)
+{
+    at_step("cas_word", 1, bert_takes); /* the reader is about to set READ */
+    cr_expect(eq(int, try_lock(ANNA, S), LKI_BUSY));
+    cr_expect(eq(u32, atomic_load(&party(ANNA)->self->cells[0]), 0));
+    cr_expect(eq(u32, word(), party(BERT)->id));
+}
+
+Test(races, two_readers_may_set_read_at_once)
+{
+    at_step("cas_word", 1, bert_reads);
+    cr_expect(eq(int, try_lock(ANNA, S), LKI_TAKEN));
+    cr_expect(eq(u32, word(), LKI_READ));
+}
+
+Test(races, a_taker_beaten_to_the_word_parks_and_sleeps)
+{
+    at_step("take_word", 1, bert_takes);
+    cr_expect(eq(int, queue_up(ANNA, X), LKI_SLEEP));
+    cr_expect(eq(u32, flags(), LKI_PARKED));
+}
+
+static void anna_releases(void)
+{
+    cr_expect(eq(int, release(ANNA), LKI_RELEASED));
+}
+
+Test(races, a_waiter_that_parks_too_late_looks_again_and_takes_the_word)
+{
+    take(ANNA, X);
+    at_step("park", 1, anna_releases);
+    cr_expect(eq(int, queue_up(BERT, X), LKI_TAKEN));
+}
+
+static void dora_takes(void)
+{
+    cr_expect(lki_fast_take_exclusive(party(DORA), lock, LKI_HOLD_DATA));
+}
+
+Test(races, giving_up_parks_a_word_that_was_taken_in_between)
+{
+    take(ANNA, X);
+    queue_up(BERT, X);
+    queue_up(CARL, X);
+    release(ANNA);
+    at_step("load_word", 1, dora_takes);
+    bert_gives_up();
+    cr_expect(eq(u32, word(), party(DORA)->id | LKI_PARKED));
+    release(DORA);
+    cr_expect(was_woken(CARL));
+}
+
+static void somebody_else_waits_in_turn(void)
+{
+    /* A newer owner comes and goes, and reserves the word for Carl. */
+    take(DORA, X);
+    queue_up(CARL, X);
+    release(DORA);
+    cr_expect(eq(u32, word(), LKI_FAIR | LKI_PARKED));
+}
+
+Test(races_fifo, passing_on_to_nobody_does_not_wipe_a_newer_reservation)
+{
+    take(ANNA, X);
+    queue_up(BERT, X);
+    release(ANNA);
+    atomic_fetch_or(&area.hot[lock].word, LKI_READ); /* else the word comes back to this value */
+    at_step("cas_word", 1, somebody_else_waits_in_turn);
+    bert_gives_up();
+    cr_expect(eq(u32, word(), LKI_FAIR | LKI_PARKED), "Carl's");
+}
+
+static void bert_marked(void)
+{
+    atomic_fetch_or(&party(BERT)->self->futex, LKI_LATE);
+}
+
+Test(races, a_late_mark_set_while_its_waiter_looks_ends_the_sleep)
+{
+    take(ANNA, X);
+    queue_up(BERT, X);
+    at_step("look", 1, bert_marked);
+    cr_expect(eq(int, look(BERT), LKI_SLEEP));
+    cr_expect(eq(u32, last_sleep(BERT)->futex_value & LKI_LATE, 0));
+    cr_expect(ne(u32, futex(BERT), last_sleep(BERT)->futex_value));
+}
+
+static void bert_parks(void)
+{
+    cr_expect(eq(int, queue_up(BERT, X), LKI_SLEEP));
+}
+
+Test(races, repair_tries_again_when_a_waiter_parks_in_between)
+{
+    take(ANNA, X);
+    at_step("repair_word", 1, bert_parks);
+    die(ANNA);
+    cr_expect(eq(u32, word_id(), 0));
+    cr_expect(was_woken(BERT));
+    cr_expect(eq(int, look(BERT), LKI_TAKEN_DIED));
+}
