@@ -20,8 +20,8 @@
 
 int lkd_core_new(const struct lkd_core_config *config, struct lkd_core **out_core)
 {
-    if (config->token_epoch_s > UINT32_MAX / 2)
-        return -EINVAL; /* tokens have 32 bits for it, and it has to rise */
+    if (config->token_epoch_s > LKD_TOKEN_EPOCH_S_MAX)
+        return -EINVAL;
     struct lkd_core *core = calloc(1, sizeof(*core));
     if (!core)
         return -ENOMEM;
@@ -266,6 +266,11 @@ void lkd_core_tick(struct lkd_core *core, uint64_t now_ns, uint32_t slice_locks)
     lkd_wait_due(core, now_ns);
     lkd_repair_queue_step(core, now_ns, slice_locks);
     lkd_core_settle(core, now_ns);
+}
+
+uint64_t lkd_core_token_epoch_s(const struct lkd_core *core)
+{
+    return core->last_epoch_s;
 }
 
 uint64_t lkd_core_deadline_ns(const struct lkd_core *core)

@@ -7,12 +7,12 @@
  * The driver calls one event function, then carries out effects until there are none, then sleeps
  * until the next event or lkd_core_deadline_ns().
  *
- * Rules of the two sides: MAKE_SEGMENT and GROW_SEGMENT are answered exactly once, at once or later;
- * no DROP_SEGMENT comes before the answer, and none after a MAKE_SEGMENT that failed. An offered
- * descriptor is needed no longer than until the effects of its message are carried out. After
- * DISCONNECT the connection counts as lost: lkd_core_session_lost() need not follow, and changes
- * nothing if it does. Events about sessions and processes that the core does not know (any more) are
- * ignored. The last effect of a session is FORGET_SESSION. */
+ * Rules of the two sides: MAKE_SEGMENT and GROW_SEGMENT are answered exactly once, at once or
+ * later; no DROP_SEGMENT comes before the answer, and none after a MAKE_SEGMENT that failed. An
+ * offered descriptor is needed no longer than until the effects of its message are carried out.
+ * After DISCONNECT the connection counts as lost: lkd_core_session_lost() need not follow, and
+ * changes nothing if it does. Events about sessions and processes that the core does not know (any
+ * more) are ignored. The last effect of a session is FORGET_SESSION. */
 #pragma once
 
 #include <stdbool.h>
@@ -22,6 +22,10 @@
 #include "proto/message.h"
 
 struct lkd_core; /* opaque */
+
+/* Beyond this lkd_core_new() refuses: tokens have 32 bits for the epoch, and it has to go on
+ * rising. */
+#define LKD_TOKEN_EPOCH_S_MAX (UINT32_MAX - (1u << 24))
 
 struct lkd_core_config {
     uint32_t broker_uid; /* only sessions of this uid (or 0) may offer files */
@@ -147,6 +151,10 @@ bool lkd_core_next_effect(struct lkd_core *core, struct lkd_effect *out_effect);
 
 /* When the next tick is due: 0 at once (repair goes on), LKI_TIME_NEVER: no timer needed. */
 uint64_t lkd_core_deadline_ns(const struct lkd_core *core);
+
+/* The highest token epoch given to a segment so far, 0 before the first. The driver writes it down
+ * before it sends what depends on it: the next broker has to begin above. */
+uint64_t lkd_core_token_epoch_s(const struct lkd_core *core);
 
 /* Walks every invariant and aborts on a broken one. For tests and debug builds. */
 void lkd_core_check(const struct lkd_core *core);
