@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/io/connection.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "broker/io/hostile_fd.h"
+#include "broker/io/link.h"
+#include "broker/io/log.h"
+#include "common/assert.h"
+#include "common/clock.h"
+#include "common/fd.h"
+
+#define RECORDS_PER_TURN 16 /* then the others get theirs */
+
+/* Descriptors sent that the peer has not received yet count against our user's limit, and once it
+ * is reached nobody gets any. */
+#define FDS_UNDER_WAY_MAX 32u
+
+struct outgoing {
+    struct lki_list node;
+    struct lkd_segment_fds fds; /* owned */
+    size_t size_bytes;
+    uint8_t bytes[];
+};
+
+struct lkd_connection {
+    struct lkd_daemon *daemon;
+    struct lkd_connection_peer peer;
+    struct lki_list node; /* in daemon->connections */
+    int fd;
+    bool closing;
+    bool in_offer; /* an OPEN with a file is being answered: nothing is received meanwhile */
+    uint64_t offer_request; /* its id */
+    int offer_fd;
+    int events; /* watched now */
+    struct lki_list outgoing;
+    size_t outgoing_bytes;
+    uint32_t fds_under_way;
+    uv_poll_t handle;
+};
+
+static void on_ready(uv_poll_t *handle, int status, int events);
+
+/* --- Lifecycle --- */
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct lkd_connection *connection = handle->data;
+    free(connection);
+}
+
+static void drop_outgoing(struct outgoing *outgoing)
+{
+    lki_list_remove(&outgoing->node);
+    lkd_segment_fds_deinit(&outgoing->fds);
+    free(outgoing);
+}
+
+void lkd_connection_close(struct lkd_connection *connection)
+{
+    struct lkd_daemon *daemon = connection->daemon;
+    if (connection->closing)
+        return;
+    connection->closing = true;
+    lki_list_remove(&connection->node);
+    LKI_ASSERT(daemon->connection_count > 0);
+    daemon->connection_count--;
+    lkd_link_cut(daemon, connection->peer.session);
+    LKI_LIST_FOREACH_SAFE (node, &connection->outgoing)
+        drop_outgoing(LKI_LIST_ENTRY(node, struct outgoing, node));
+    int offered = lki_steal_fd(&connection->offer_fd);
+    if (offered >= 0)
+        lkd_hostile_close(daemon, &offered, 1);
+    /* libuv must have let go of the descriptor before it is closed: uv_close() does that at once.
+     */
+    uv_close((uv_handle_t *)&connection->handle, on_closed);
+    lkd_hostile_close_socket(daemon, lki_steal_fd(&connection->fd), NULL);
+    lkd_daemon_note_use(daemon);
+}
+
+/* The connection has ended, or has to: the core is told. No settling here; every caller does that.
+ */
+static void lose(struct lkd_connection *connection)
+{
+    uint64_t session = connection->peer.session;
+    struct lkd_daemon *daemon = connection->daemon;
+    lkd_connection_close(connection);
+    lkd_core_session_lost(daemon->core, session, lki_clock_now_ns());
+}
+
+void lkd_connection_log(const struct lkd_connection *connection, enum lkd_log_level level,
+                        const char *reason)
+{
+    lkd_log_line(level, "dropped pid %d (uid %u): %s", connection->peer.pid, connection->peer.uid,
+                 reason);
+}
+
+void lkd_connection_drop(struct lkd_connection *connection, const char *reason)
+{
+    if (connection->closing)
+        return;
+    lkd_connection_log(connection, LKD_LOG_WARNING, reason);
+    lose(connection);
+}
+
+/* Watches for what is wanted now. Writability only while something is queued: it is nearly always
+ * there. */
+static int update_watch(struct lkd_connection *connection)
+{
+    if (connection->closing)
+        return 0;
+    int events = (connection->in_offer ? 0 : UV_READABLE) |
+                 (lki_list_is_empty(&connection->outgoing) ? 0 : UV_WRITABLE);
+    if (events == connection->events)
+        return 0;
+    connection->events = events;
+    return events == 0 ? uv_poll_stop(&connection->handle)
+                       : uv_poll_start(&connection->handle, events, on_ready);
+}
+
+static void watch_or_drop(struct lkd_connection *connection)
+{
+    int r = update_watch(connection);
+    if (r < 0)
+        lkd_connection_drop(connection, uv_strerror(r));
+}
+
+int lkd_connection_open(struct lkd_daemon *daemon, int socket_fd,
+                        const struct lkd_connection_peer *peer,
+                        struct lkd_connection **out_connection)
+{
+    struct lkd_connection *connection = calloc(1, sizeof(*connection));
+    if (connection == NULL) {
+        lkd_hostile_close_socket(daemon, socket_fd, NULL);
+        return -ENOMEM;
+    }
+    connection->daemon = daemon;
+    connection->peer = *peer;
+    connection->fd = socket_fd;
+    connection->offer_fd = -1;
+    lki_list_init(&connection->node);
+    lki_list_init(&connection->outgoing);
+    int r = uv_poll_init(&daemon->loop, &connection->handle, socket_fd);
+    if (r < 0) {
+        free(connection); /* no handle yet */
+        lkd_hostile_close_socket(daemon, socket_fd, NULL);
+        return r;
+    }
+    connection->handle.data = connection;
+    lki_list_append(&daemon->connections, &connection->node);
+    daemon->connection_count++;
+    lkd_daemon_note_use(daemon);
+    r = update_watch(connection);
+    if (r < 0) {
+        lkd_connection_close(connection);
+        return r;
+    }
+    *out_connection = connection;
+    return 0;
+}
+
+/* --- Sending --- */
+
+/* What the peer has received is not under way any more. The kernel tells the bytes it has not read.
+ */
+static void recount_fds(struct lkd_connection *connection)
+{
+    int unread_bytes = 0;
+    if (ioctl(connection->fd, SIOCOUTQ, &unread_bytes) == 0 && unread_bytes == 0)
+        connection->fds_under_way = 0;
+}
+
+/* Our user has as many descriptors under way as it may: ends the connection that reads least. False
+ * if there is none to blame. */
+static bool drop_worst_reader(struct lkd_connection *other_than)
+{
+    struct lkd_connection *worst = NULL;
+    LKI_LIST_FOREACH_SAFE (node, &other_than->daemon->connections) {
+        struct lkd_connection *candidate = LKI_LIST_ENTRY(node, struct lkd_connection, node);
+        if (candidate == other_than || candidate->fds_under_way == 0)
+            continue;
+        recount_fds(candidate);
+        if (candidate->fds_under_way > (worst != NULL ? worst->fds_under_way : 0))
+            worst = candidate;
+    }
+    if (worst == NULL)
+        return false;
+    lkd_connection_drop(worst, "it does not receive its descriptors, and others need theirs");
+    return true;
+}
+
+static int send_now(struct lkd_connection *connection, const uint8_t *bytes, size_t size_bytes,
+                    const struct lkd_segment_fds *fds)
+{
+    int r;
+    do {
+        r = lki_channel_send_record(connection->fd, bytes, size_bytes, fds->fds, fds->count,
+                                    LKI_CHANNEL_NO_WAIT);
+    } while (r == -ETOOMANYREFS && drop_worst_reader(connection));
+    if (r == 0)
+        connection->fds_under_way += fds->count;
+    return r;
+}
+
+/* Keeps a record until the socket takes it. Takes over fds. */
+static void enqueue(struct lkd_connection *connection, const uint8_t *bytes, size_t size_bytes,
+                    struct lkd_segment_fds *fds)
+{
+    if (connection->outgoing_bytes + size_bytes > LKI_SEND_QUEUE_BYTES_MAX) {
+        lkd_connection_drop(connection, "it does not read its replies");
+        return;
+    }
+    struct outgoing *outgoing = malloc(sizeof(*outgoing) + size_bytes);
+    if (outgoing == NULL) {
+        lkd_connection_drop(connection, "no memory to queue a reply");
+        return;
+    }
+    int r = lkd_segment_fds_own(fds);
+    if (r < 0) {
+        free(outgoing);
+        lkd_connection_drop(connection, "no descriptors left to queue a reply");
+        return;
+    }
+    outgoing->fds = *fds;
+    *fds = (struct lkd_segment_fds){.count = 0};
+    outgoing->size_bytes = size_bytes;
+    memcpy(outgoing->bytes, bytes, size_bytes);
+    lki_list_append(&connection->outgoing, &outgoing->node);
+    connection->outgoing_bytes += size_bytes;
+    watch_or_drop(connection);
+}
+
+/* The OPEN that came with a file is answered: whatever nobody took is closed, and reading goes on.
+ */
+static void end_offer(struct lkd_connection *connection)
+{
+    connection->in_offer = false;
+    int offered = lki_steal_fd(&connection->offer_fd);
+    if (offered >= 0)
+        lkd_hostile_close(connection->daemon, &offered, 1);
+    watch_or_drop(connection);
+}
+
+static void send_record(struct lkd_connection *connection, const uint8_t *bytes, size_t size_bytes,
+                        struct lkd_segment_fds *fds)
+{
+    if (fds->count > 0 && connection->fds_under_way > 0) {
+        recount_fds(connection);
+        if (connection->fds_under_way + fds->count > FDS_UNDER_WAY_MAX) {
+            lkd_connection_drop(connection,
+                                "it does not receive the descriptors that it asked for");
+            return;
+        }
+    }
+    int r = lki_list_is_empty(&connection->outgoing) ? send_now(connection, bytes, size_bytes, fds)
+                                                     : -EAGAIN;
+    if (r == -EAGAIN)
+        enqueue(connection, bytes, size_bytes, fds);
+    else if (r == -ECONNRESET)
+        lose(connection); /* it ended meanwhile: nothing worth a line */
+    else if (r < 0)
+        lkd_connection_drop(connection, strerror(-r));
+}
+
+void lkd_connection_send(struct lkd_connection *connection, const struct lki_message *message,
+                         struct lkd_segment_fds *fds)
+{
+    if (connection->closing)
+        return;
+    uint8_t *buffer = connection->daemon->record;
+    size_t size_bytes;
+    int r = lki_message_encode(message, buffer, sizeof(connection->daemon->record), &size_bytes);
+    if (r < 0) {
+        lkd_connection_drop(connection, "a reply to it cannot be encoded");
+        return;
+    }
+    send_record(connection, buffer, size_bytes, fds);
+    if (!connection->closing && connection->in_offer && message->id == connection->offer_request)
+        end_offer(connection);
+}
+
+static void flush(struct lkd_connection *connection)
+{
+    while (!connection->closing && !lki_list_is_empty(&connection->outgoing)) {
+        struct outgoing *first = LKI_LIST_ENTRY(connection->outgoing.next, struct outgoing, node);
+        int r = send_now(connection, first->bytes, first->size_bytes, &first->fds);
+        if (r == -EAGAIN)
+            return;
+        if (r < 0) {
+            lose(connection);
+            return;
+        }
+        connection->outgoing_bytes -= first->size_bytes;
+        drop_outgoing(first);
+    }
+    watch_or_drop(connection);
+}
+
+/* --- Receiving --- */
+
+static void deliver(struct lkd_connection *connection, const struct lki_message *message,
+                    const struct lkd_offer *offer)
+{
+    struct lkd_daemon *daemon = connection->daemon;
+    lkd_core_message(daemon->core, connection->peer.session, message, offer, lki_clock_now_ns());
+    lkd_daemon_settle(daemon);
+}
+
+static void on_examined(struct lkd_daemon *daemon, uint64_t session, int fd,
+                        const struct lkd_offer *offer, const uint8_t *record, size_t record_bytes)
+{
+    struct lkd_connection *connection = lkd_link_connection(daemon, session);
+    if (connection == NULL) { /* it did not wait for the answer */
+        lkd_hostile_close(daemon, &fd, 1);
+        return;
+    }
+    struct lki_message message;
+    const char *reason;
+    connection->offer_fd = fd;
+    int r = lki_message_decode(&daemon->arena, record, record_bytes, LKI_DIRECTION_REQUEST,
+                               &message, &reason);
+    LKI_ASSERT(r == 0); /* it was encoded here from a message that had been decoded */
+    deliver(connection, &message, offer);
+}
+
+static void examine_offer(struct lkd_connection *connection, const struct lki_message *message,
+                          int fd)
+{
+    struct lkd_daemon *daemon = connection->daemon;
+    size_t size_bytes;
+    int r = lki_message_encode(message, daemon->record, LKI_REQUEST_BYTES_MAX, &size_bytes);
+    if (r < 0) {
+        lkd_hostile_close(daemon, &fd, 1);
+        lkd_connection_drop(connection, "a request with a file is too long");
+        return;
+    }
+    /* What comes behind has to wait: requests are answered in their order. */
+    connection->in_offer = true;
+    connection->offer_request = message->id;
+    r = lkd_hostile_examine(daemon, connection->peer.session, fd, daemon->record, size_bytes,
+                            on_examined);
+    if (r < 0)
+        lkd_connection_drop(connection, "no memory to look at its file");
+    else
+        watch_or_drop(connection);
+}
+
+static void receive_message(struct lkd_connection *connection, const struct lki_message *message,
+                            const int *fds, size_t fd_count)
+{
+    struct lkd_daemon *daemon = connection->daemon;
+    static const struct lkd_offer none;
+    if (fd_count == 0) {
+        deliver(connection, message, &none);
+        return;
+    }
+    bool expected = fd_count == 1 && message->type == LKI_REQUEST_OPEN && message->as.open.offered;
+    if (expected && connection->peer.may_offer) {
+        examine_offer(connection, message, fds[0]);
+        return;
+    }
+    lkd_hostile_close(daemon, fds, fd_count);
+    if (expected)
+        deliver(connection, message, &(struct lkd_offer){.present = true});
+    else
+        lkd_connection_drop(connection, "descriptors with a message that takes none");
+}
+
+/* The message is here, but its descriptors found no room in our table. The client can try again. */
+static void refuse_for_fds(struct lkd_connection *connection, const struct lki_message *message)
+{
+    static const char why[] = "the broker has no descriptors left";
+    struct lki_message reply = {
+        .type = LKI_REPLY_RESULT,
+        .id = message->id,
+        .as.result = {.status = lki_status_from_result(-EMFILE),
+                      .detail = {.data = (const uint8_t *)why, .length_bytes = sizeof(why) - 1}},
+    };
+    lkd_connection_send(connection, &reply, &(struct lkd_segment_fds){.count = 0});
+}
+
+/* Receives one record. False: nothing more for now. */
+static bool receive_one(struct lkd_connection *connection, bool *reset_seen)
+{
+    struct lkd_daemon *daemon = connection->daemon;
+    struct lki_message message;
+    int fds[LKI_CHANNEL_FDS_MAX];
+    size_t fd_count;
+    const char *reason = "";
+    int r = lki_channel_receive(connection->fd, &daemon->arena, daemon->record,
+                                LKI_DIRECTION_REQUEST, LKI_CHANNEL_NO_WAIT | LKI_CHANNEL_KEEP_FDS,
+                                &message, fds, &fd_count, &reason);
+    if (r == 1) {
+        receive_message(connection, &message, fds, fd_count);
+        return true;
+    }
+    if (fd_count > 0)
+        lkd_hostile_close(daemon, fds, fd_count);
+    switch (r) {
+    case -EAGAIN:
+        return false;
+    case 0:
+        lose(connection);
+        return false;
+    case -EMFILE:
+        refuse_for_fds(connection, &message);
+        return true;
+    case -ECONNRESET:
+        /* It closed without reading everything. That is said first, once; what it sent before, a
+         * release perhaps, lies behind it. */
+        if (*reset_seen)
+            lose(connection);
+        *reset_seen = true;
+        return true;
+    case -EPROTO:
+    case -EMSGSIZE:
+        lkd_connection_drop(connection, reason);
+        return false;
+    default:
+        lkd_connection_drop(connection, strerror(-r));
+        return false;
+    }
+}
+
+static void on_ready(uv_poll_t *handle, int status, int events)
+{
+    struct lkd_connection *connection = handle->data;
+    struct lkd_daemon *daemon = connection->daemon;
+    if (connection->closing)
+        return;
+    if (status < 0) {
+        /* libuv stopped the watch and says EBADF whatever the error was; receiving tells the real
+         * one. */
+        connection->events = 0;
+        events = UV_READABLE;
+    }
+    if (events & UV_WRITABLE)
+        flush(connection);
+    if (events & UV_READABLE) {
+        bool reset_seen = false;
+        for (int i = 0; i < RECORDS_PER_TURN && !connection->closing && !connection->in_offer; i++)
+            if (!receive_one(connection, &reset_seen))
+                break;
+    }
+    if (!connection->closing)
+        watch_or_drop(connection);
+    lkd_daemon_settle(daemon);
+}
+
+int lkd_connection_take_offer(struct lkd_connection *connection)
+{
+    return lki_steal_fd(&connection->offer_fd);
+}

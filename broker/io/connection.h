@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/* One accepted socket: records in, records out. Receives a bounded number of records per turn of
+ * the loop; sends at once what the socket takes and queues the rest, within bounds. A peer that
+ * breaks the rules is dropped, with one line in the log; nothing that a peer does ends anything but
+ * its own connection. Freed in the close callback of its handle and nowhere else; until then it is
+ * closing and ignores events. */
+#pragma once
+
+#include <stdint.h>
+
+#include "broker/io/daemon.h"
+#include "broker/io/log.h"
+#include "broker/io/segment_memory.h"
+
+struct lkd_connection; /* opaque */
+
+struct lkd_connection_peer {
+    uint64_t session;
+    int32_t pid;
+    uint32_t uid;
+    bool may_offer; /* files */
+};
+
+/**
+ * Starts to receive. Consumes socket_fd, on failure too.
+ * Errors: -ENOMEM, and what epoll_ctl(2) says
+ */
+int lkd_connection_open(struct lkd_daemon *daemon, int socket_fd,
+                        const struct lkd_connection_peer *peer,
+                        struct lkd_connection **out_connection);
+
+/* Sends or queues. fds are borrowed. May close the connection. */
+void lkd_connection_send(struct lkd_connection *connection, const struct lki_message *message,
+                         struct lkd_segment_fds *fds);
+
+/* The peer breaks the rules, or cannot be served: logs why, closes, and tells the core. */
+void lkd_connection_drop(struct lkd_connection *connection, const char *reason);
+
+/* Logs that the connection ends, with who it was and why. */
+void lkd_connection_log(const struct lkd_connection *connection, enum lkd_log_level level,
+                        const char *reason);
+
+/* Closes it; what the socket did not take by now is lost. The core has been told, or asked for it.
+ */
+void lkd_connection_close(struct lkd_connection *connection);
+
+/* The file that came with the OPEN which the core is working on, for the caller to keep; -1: none.
+ */
+int lkd_connection_take_offer(struct lkd_connection *connection);

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/io/link.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HASH_NONFATAL_OOM 1 /* the default ends the daemon */
+#define uthash_nonfatal_oom(element) ((element)->hashed = false)
+#include <uthash.h>
+
+#include "broker/io/hostile_fd.h"
+#include "broker/io/log.h"
+#include "common/assert.h"
+#include "common/clock.h"
+#include "common/fd.h"
+
+struct lkd_link {
+    uint64_t session;
+    bool hashed;
+    struct lkd_watched *process;       /* counted */
+    struct lkd_connection *connection; /* NULL: ended */
+    UT_hash_handle hh;
+};
+
+static struct lkd_link *find(struct lkd_daemon *daemon, uint64_t session)
+{
+    struct lkd_link *link = NULL;
+    HASH_FIND(hh, daemon->links, &session, sizeof(session), link);
+    return link;
+}
+
+static void link_free(struct lkd_link *link)
+{
+    if (link == NULL)
+        return;
+    lkd_watched_unref(link->process);
+    free(link);
+}
+
+void lkd_link_refuse(struct lkd_daemon *daemon, int socket_fd, int result, const char *why,
+                     void (*closed)(struct lkd_daemon *daemon))
+{
+    struct lki_message message = {
+        .type = LKI_REPLY_RESULT,
+        .as.result = {.status = lki_status_from_result(result),
+                      .detail = {.data = (const uint8_t *)why, .length_bytes = strlen(why)}},
+    };
+    (void)lki_channel_send(socket_fd, &message, NULL, 0, LKI_CHANNEL_NO_WAIT); /* a courtesy */
+    lkd_hostile_close_socket(daemon, socket_fd, closed);
+}
+
+/* Why the kernel does not tell us who the peer is, for the peer. */
+static void refuse_unknown(struct lkd_daemon *daemon, int socket_fd, int result,
+                           const struct lkd_peer *peer)
+{
+    switch (result) {
+    case -ESRCH: /* it connected and ended: nobody is left to be told, and nothing is wrong */
+        lkd_hostile_close_socket(daemon, socket_fd, NULL);
+        return;
+    case -ENXIO:
+        lkd_log_line(LKD_LOG_WARNING,
+                     "refused a peer (uid %u) from a pid namespace that is not visible here",
+                     peer->uid);
+        lkd_link_refuse(daemon, socket_fd, -EACCES,
+                        "this broker cannot see your process, since it runs in another pid "
+                        "namespace: its death would go unnoticed. Start a broker in your own "
+                        "namespace, or this one in the outermost",
+                        NULL);
+        return;
+    default:
+        lkd_log_line(LKD_LOG_WARNING, "refused pid %d (uid %u): cannot watch its process: %s",
+                     peer->pid, peer->uid, strerror(-result));
+        lkd_link_refuse(daemon, socket_fd, result,
+                        "the broker cannot watch your process; it may be short of descriptors or "
+                        "memory",
+                        NULL);
+        return;
+    }
+}
+
+/* Makes the link and tells the core. On success *out_link is in the table, without connection. */
+static int open_session(struct lkd_daemon *daemon, struct lkd_peer_info *info,
+                        struct lkd_link **out_link)
+{
+    struct lkd_link *link = calloc(1, sizeof(*link));
+    if (link == NULL)
+        return -ENOMEM;
+    int r = lkd_processes_get(&daemon->processes, info, &link->process);
+    if (r < 0) {
+        link_free(link);
+        return r;
+    }
+    info->peer.process = lkd_watched_number(link->process);
+    r = lkd_core_session_opened(daemon->core, &info->peer, lki_clock_now_ns(), &link->session);
+    if (r < 0) {
+        link_free(link);
+        return r;
+    }
+    link->hashed = true;
+    HASH_ADD(hh, daemon->links, session, sizeof(link->session), link);
+    if (!link->hashed) {
+        lkd_core_session_lost(daemon->core, link->session, lki_clock_now_ns());
+        link_free(link);
+        return -ENOMEM;
+    }
+    *out_link = link;
+    return 0;
+}
+
+static void accept_known(struct lkd_daemon *daemon, int socket_fd, struct lkd_peer_info *info)
+{
+    struct lkd_connection_peer peer = {
+        .pid = info->peer.pid,
+        .uid = info->peer.uid,
+        .may_offer = info->peer.uid == daemon->uid || info->peer.uid == 0,
+    };
+    struct lkd_link *link = NULL;
+    int r = open_session(daemon, info, &link);
+    if (r < 0) {
+        if (r == -EUSERS)
+            lkd_link_refuse(daemon, socket_fd, r, "the broker has as many sessions as it may have",
+                            NULL);
+        else
+            refuse_unknown(daemon, socket_fd, r, &info->peer);
+        return;
+    }
+    if (!peer.may_offer)
+        lkd_peer_forbid_fds(socket_fd);
+    peer.session = link->session;
+    r = lkd_connection_open(daemon, socket_fd, &peer, &link->connection);
+    if (r < 0) {
+        lkd_log_line(LKD_LOG_WARNING, "dropped pid %d (uid %u): %s", peer.pid, peer.uid,
+                     strerror(-r));
+        lkd_core_session_lost(daemon->core, peer.session, lki_clock_now_ns());
+    }
+}
+
+void lkd_link_accept(struct lkd_daemon *daemon, int socket_fd)
+{
+    struct lkd_peer_info info;
+    int r = lkd_peer_ask(socket_fd, daemon->options.peer_pidfd, &info);
+    if (r < 0)
+        refuse_unknown(daemon, socket_fd, r, &info.peer);
+    else
+        accept_known(daemon, socket_fd, &info);
+    lkd_peer_info_deinit(&info);
+    lkd_daemon_settle(daemon);
+}
+
+struct lkd_connection *lkd_link_connection(struct lkd_daemon *daemon, uint64_t session)
+{
+    struct lkd_link *link = find(daemon, session);
+    return link != NULL ? link->connection : NULL;
+}
+
+void lkd_link_cut(struct lkd_daemon *daemon, uint64_t session)
+{
+    struct lkd_link *link = find(daemon, session);
+    if (link != NULL)
+        link->connection = NULL;
+}
+
+static void forget(struct lkd_daemon *daemon, struct lkd_link *link)
+{
+    struct lkd_connection *connection = link->connection;
+    HASH_DELETE(hh, daemon->links, link);
+    link_free(link);
+    if (connection != NULL)
+        lkd_connection_close(connection);
+}
+
+void lkd_link_forget(struct lkd_daemon *daemon, uint64_t session)
+{
+    struct lkd_link *link = find(daemon, session);
+    if (link != NULL)
+        forget(daemon, link);
+}
+
+void lkd_links_deinit(struct lkd_daemon *daemon)
+{
+    while (daemon->links != NULL)
+        forget(daemon, daemon->links);
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/* A link ties the core's number of a session to its process and, while it has one, to its
+ * connection. It lives on after the connection, until what the session held has been repaired. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "broker/io/connection.h"
+
+/* Starts a session on an accepted socket. Consumes socket_fd, on failure too; the peer is told why.
+ */
+void lkd_link_accept(struct lkd_daemon *daemon, int socket_fd);
+
+/* The connection of a session, or NULL. */
+struct lkd_connection *lkd_link_connection(struct lkd_daemon *daemon, uint64_t session);
+
+/* The connection closes: the session has none from now on. */
+void lkd_link_cut(struct lkd_daemon *daemon, uint64_t session);
+
+/* The core has forgotten the number: closes the connection if there is one, lets the process go. */
+void lkd_link_forget(struct lkd_daemon *daemon, uint64_t session);
+
+/* Forgets all. */
+void lkd_links_deinit(struct lkd_daemon *daemon);
+
+/* Tells a peer without a session why it gets none, and closes. The reply has id 0: nothing was read
+ * yet. Consumes socket_fd. closed may be NULL. */
+void lkd_link_refuse(struct lkd_daemon *daemon, int socket_fd, int result, const char *why,
+                     void (*closed)(struct lkd_daemon *daemon));

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/* Who is at the other end of an accepted socket, as the kernel says: credentials, groups, the
+ * process as a pidfd and its command. Owns the pidfd and the groups. No libuv; one thread. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "broker/core/core.h"
+
+/* Names one process for as long as the machine runs, whatever becomes of its pid. */
+struct lkd_process_key {
+    uint64_t first;  /* inode of the pidfd, or the pid */
+    uint64_t second; /* 0 for an inode, else the start time in ticks since boot, + 1 */
+};
+
+enum lkd_peer_pidfd {
+    LKD_PEER_PIDFD_BEST,     /* SO_PEERPIDFD where the kernel has it (6.5), else pidfd_open(2) */
+    LKD_PEER_PIDFD_FALLBACK, /* pidfd_open(2), with keys of pid and start time: for tests */
+};
+
+struct lkd_peer_info {
+    struct lkd_peer peer; /* process is left to the caller; groups point into `groups` */
+    uint32_t *groups;
+    int pidfd;
+    struct lkd_process_key key;
+};
+
+/**
+ * Asks the kernel about the peer of an accepted socket.
+ * Errors: -ENXIO (its pid is not visible from here: another pid namespace); -ESRCH (it has ended
+ *         already, which is normal); -EMFILE, -ENFILE, -ENOMEM. *out is valid and empty then.
+ */
+int lkd_peer_ask(int socket_fd, enum lkd_peer_pidfd how, struct lkd_peer_info *out_info);
+
+/* Closes and frees what it has; leaves it empty. */
+void lkd_peer_info_deinit(struct lkd_peer_info *info);
+
+/* Forbids the peer to send descriptors at all, where the kernel can (SO_PASSRIGHTS, 6.16): even one
+ * that is never received can block whoever closes the socket. Does nothing on older kernels. */
+void lkd_peer_forbid_fds(int socket_fd);

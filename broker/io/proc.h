@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/* What /proc tells about a process. Reads only; every answer may be old when it returns. One
+ * thread. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* When the process started, in ticks since boot. Errors: -ESRCH; -EPROTO (/proc looks different);
+ * -EMFILE, -EACCES, ... */
+int lkd_proc_start_time(int32_t pid, uint64_t *out_ticks);
+
+/* Its command name, zero-terminated, as it is: may hold control bytes. Empty when not to be had. */
+void lkd_proc_command(int32_t pid, char *out_command, size_t capacity_bytes);
+
+enum lkd_proc_life {
+    LKD_PROC_RUNS,    /* at least one task may run user instructions, or it cannot be told */
+    LKD_PROC_EXITING, /* no task will ever run a user instruction again */
+};
+
+/* Looks at every task of the process. The answer EXITING is certain as long as pid still means the
+ * same process after the call, which the caller checks with a pidfd. */
+enum lkd_proc_life lkd_proc_life(int32_t pid);

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/io/process.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HASH_NONFATAL_OOM 1 /* the default ends the daemon */
+#define uthash_nonfatal_oom(element) ((element)->hashed = false)
+#include <uthash.h>
+
+#include "broker/io/proc.h"
+#include "common/assert.h"
+#include "common/fd.h"
+
+#define LOOKS_MAX 3u
+
+struct lkd_watched {
+    struct lkd_processes *processes;
+    struct lkd_process_key key;
+    uint64_t number;
+    int32_t pid;
+    int pidfd;
+    uint32_t references;
+    bool ended;
+    bool hashed;           /* false while a table had no memory to take it */
+    uint32_t looks;        /* taken since it was last asked for */
+    uint32_t open_handles; /* freed when the last one is closed */
+    uv_poll_t watch;
+    uv_timer_t next_look;
+    UT_hash_handle by_key;
+    UT_hash_handle by_number;
+};
+
+void lkd_processes_init(struct lkd_processes *processes, uv_loop_t *loop,
+                        lkd_process_ended_fn ended, void *user)
+{
+    *processes = (struct lkd_processes){.loop = loop, .ended = ended, .user = user};
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct lkd_watched *process = handle->data;
+    LKI_ASSERT(process->open_handles > 0);
+    if (--process->open_handles > 0)
+        return;
+    process->pidfd = lki_close(process->pidfd);
+    free(process);
+}
+
+static void say_ended(struct lkd_watched *process)
+{
+    if (process->ended)
+        return;
+    process->ended = true;
+    (void)uv_poll_stop(&process->watch);
+    (void)uv_timer_stop(&process->next_look);
+    process->processes->ended(process->number, process->processes->user);
+}
+
+static void on_pidfd(uv_poll_t *watch, int status, int events)
+{
+    (void)events;
+    /* An error of the watch says nothing about the process; poll(2) on the pidfd does. */
+    struct lkd_watched *process = watch->data;
+    struct pollfd look = {.fd = process->pidfd, .events = POLLIN};
+    if (status == 0 || poll(&look, 1, 0) > 0)
+        say_ended(process);
+}
+
+/* Whether the pid still means this process: a pid is given again only after its process was reaped,
+ * and then the pidfd is readable. */
+static bool is_unreaped(const struct lkd_watched *process)
+{
+    struct pollfd look = {.fd = process->pidfd, .events = POLLIN};
+    return poll(&look, 1, 0) == 0;
+}
+
+static void on_next_look(uv_timer_t *timer);
+
+static void look(struct lkd_watched *process)
+{
+    process->looks++;
+    if (lkd_proc_life(process->pid) == LKD_PROC_EXITING || !is_unreaped(process))
+        say_ended(process);
+    else if (process->looks < LOOKS_MAX)
+        (void)uv_timer_start(&process->next_look, on_next_look, process->looks == 1 ? 1 : 3, 0);
+}
+
+static void on_next_look(uv_timer_t *timer)
+{
+    look(timer->data);
+}
+
+static bool remember(struct lkd_watched *process)
+{
+    struct lkd_processes *processes = process->processes;
+    process->hashed = true;
+    HASH_ADD(by_key, processes->by_key, key, sizeof(process->key), process);
+    if (!process->hashed)
+        return false;
+    HASH_ADD(by_number, processes->by_number, number, sizeof(process->number), process);
+    if (!process->hashed)
+        HASH_DELETE(by_key, processes->by_key, process);
+    return process->hashed;
+}
+
+static int watch_new(struct lkd_processes *processes, struct lkd_peer_info *info,
+                     struct lkd_watched **out_process)
+{
+    struct lkd_watched *process = calloc(1, sizeof(*process));
+    if (process == NULL)
+        return -ENOMEM;
+    process->processes = processes;
+    process->key = info->key;
+    process->number = ++processes->last_number;
+    process->pid = info->peer.pid;
+    process->references = 1;
+    process->pidfd = info->pidfd;
+    /* Before the first handle lives, the structure may be freed at once. */
+    if (!remember(process)) {
+        free(process);
+        return -ENOMEM;
+    }
+    int r = uv_poll_init(processes->loop, &process->watch, process->pidfd);
+    if (r < 0) {
+        HASH_DELETE(by_key, processes->by_key, process);
+        HASH_DELETE(by_number, processes->by_number, process);
+        free(process);
+        return r;
+    }
+    (void)uv_timer_init(processes->loop, &process->next_look); /* cannot fail */
+    process->open_handles = 2;
+    process->watch.data = process;
+    process->next_look.data = process;
+    info->pidfd = -1;
+    r = uv_poll_start(&process->watch, UV_READABLE, on_pidfd);
+    if (r < 0) {
+        lkd_watched_unref(process);
+        return r;
+    }
+    *out_process = process;
+    return 0;
+}
+
+int lkd_processes_get(struct lkd_processes *processes, struct lkd_peer_info *info,
+                      struct lkd_watched **out_process)
+{
+    struct lkd_watched *process = NULL;
+    HASH_FIND(by_key, processes->by_key, &info->key, sizeof(info->key), process);
+    if (process == NULL)
+        return watch_new(processes, info, out_process);
+    if (process->ended)
+        return -ESRCH;
+    process->references++;
+    *out_process = process;
+    return 0;
+}
+
+struct lkd_watched *lkd_watched_unref(struct lkd_watched *process)
+{
+    if (process == NULL)
+        return NULL;
+    LKI_ASSERT(process->references > 0);
+    if (--process->references > 0)
+        return NULL;
+    HASH_DELETE(by_key, process->processes->by_key, process);
+    HASH_DELETE(by_number, process->processes->by_number, process);
+    process->ended = true; /* nobody is left to be told */
+    uv_close((uv_handle_t *)&process->watch, on_handle_closed);
+    uv_close((uv_handle_t *)&process->next_look, on_handle_closed);
+    return NULL;
+}
+
+uint64_t lkd_watched_number(const struct lkd_watched *process)
+{
+    return process->number;
+}
+
+void lkd_processes_check(struct lkd_processes *processes, uint64_t number)
+{
+    struct lkd_watched *process = NULL;
+    HASH_FIND(by_number, processes->by_number, &number, sizeof(number), process);
+    /* A look that is under way answers this question too. */
+    if (process == NULL || process->ended || uv_is_active((uv_handle_t *)&process->next_look))
+        return;
+    process->looks = 0;
+    look(process);
+}

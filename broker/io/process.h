@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/* The processes behind the sessions, each with one pidfd however many sessions it has. Tells when a
+ * process can run no more instructions: by the pidfd, which comes only after the kernel has torn
+ * its memory down (7 ms per 256 MB), or sooner by a look at its tasks when somebody asks. Counted;
+ * one thread. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <uv.h>
+
+#include "broker/io/peer.h"
+
+struct lkd_watched; /* opaque: from lkd_processes_get() to lkd_watched_unref() */
+
+/* No instruction of the process runs any more. Called once per process, from the loop. */
+typedef void (*lkd_process_ended_fn)(uint64_t number, void *user);
+
+struct lkd_processes {
+    uv_loop_t *loop;
+    struct lkd_watched *by_key; /* hash tables of uthash; NULL: empty */
+    struct lkd_watched *by_number;
+    uint64_t last_number;
+    lkd_process_ended_fn ended;
+    void *user;
+};
+
+void lkd_processes_init(struct lkd_processes *processes, uv_loop_t *loop,
+                        lkd_process_ended_fn ended, void *user);
+
+/**
+ * The process of a peer, watched from now on; one count is the caller's.
+ * @info: its pidfd is taken out when the process is new to us
+ * Errors: -ESRCH (it has ended already), -ENOMEM, -EMFILE and what epoll_ctl(2) says
+ */
+int lkd_processes_get(struct lkd_processes *processes, struct lkd_peer_info *info,
+                      struct lkd_watched **out_process);
+
+/* Gives the count back; the last one ends the watch and closes the pidfd. Returns NULL. */
+struct lkd_watched *lkd_watched_unref(struct lkd_watched *process);
+
+/* The number by which the core knows it; never used twice. */
+uint64_t lkd_watched_number(const struct lkd_watched *process);
+
+/* Somebody who waits asks whether this process still runs. If it is exiting, `ended` is called
+ * before this returns; if not, it is looked at again after 1 and 3 ms more, since whoever kills
+ * does not wait. */
+void lkd_processes_check(struct lkd_processes *processes, uint64_t number);

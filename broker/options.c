@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sysexits.h>
+
+enum { /* options without a letter */
+       OPTION_MODE = 256,
+       OPTION_IDLE_EXIT,
+       OPTION_READY_FD,
+       OPTION_AUTOSTARTED,
+       OPTION_LOG_LEVEL,
+       OPTION_NO_PEERPIDFD,
+};
+
+static const char help_text[] =
+    "Usage: lockkeeperd [options]\n"
+    "\n"
+    "The broker of lockkeeper: hands out shared memory by name and cleans up after the dead.\n"
+    "Runs in the foreground until SIGTERM. Clients start one by themselves when they need it.\n"
+    "\n"
+    "      --socket PATH        listen here (default: $LOCKKEEPER_SOCKET, else\n"
+    "                           /run/user/UID/lockkeeper/broker.sock, else a directory\n"
+    "                           of mode 0700 below /tmp)\n"
+    "      --mode OCTAL         permission bits of the socket (default 0600: only your own\n"
+    "                           processes and root's)\n"
+    "      --idle-exit SECONDS  end when nobody has been connected for so long and no\n"
+    "                           segment is kept (default: never)\n"
+    "      --ready-fd N         write one byte to this descriptor when listening\n"
+    "      --autostarted        detach from whoever started this: own session, log in\n"
+    "                           PATH.log\n"
+    "      --log-level LEVEL    error, warning, info (default) or debug\n"
+    "      --no-peerpidfd       as on a kernel without SO_PEERPIDFD, for tests\n"
+    "  -h, --help               this text\n"
+    "  -V, --version            the version\n"
+    "\n"
+    "Exit codes: 0 ended by a signal or idle; 64 usage; 66 no such directory; 71 system error;\n"
+    "73 the path is taken by something that is no socket; 75 another broker runs there;\n"
+    "77 not permitted.\n";
+
+/* A whole number without sign, in this base. Returns false when it is anything else. */
+static bool parse_number(const char *text, int base, unsigned long long max,
+                         unsigned long long *out_number)
+{
+    char *end;
+    if (text[0] < '0' || text[0] > '9') /* strtoull() takes blanks and signs */
+        return false;
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, base);
+    if (errno != 0 || *end != '\0' || number > max)
+        return false;
+    *out_number = number;
+    return true;
+}
+
+static bool usage_error(const char *option, const char *value, const char *what)
+{
+    fprintf(stderr, "lockkeeperd: %s '%s': %s; see lockkeeperd --help\n", option, value, what);
+    return false;
+}
+
+static bool parse_option(int option, const char *value, struct lkd_options *options)
+{
+    unsigned long long number = 0;
+    switch (option) {
+    case 's':
+        options->socket_path = value;
+        return true;
+    case OPTION_MODE:
+        if (!parse_number(value, 8, 0777, &number))
+            return usage_error("--mode", value, "not an octal number from 0 to 0777");
+        options->mode = (mode_t)number;
+        return true;
+    case OPTION_IDLE_EXIT:
+        if (!parse_number(value, 10, UINT32_MAX, &number))
+            return usage_error("--idle-exit", value, "not a number of seconds");
+        options->idle_exit_s = number;
+        return true;
+    case OPTION_READY_FD:
+        if (!parse_number(value, 10, INT_MAX, &number))
+            return usage_error("--ready-fd", value, "not a descriptor's number");
+        options->ready_fd = (int)number;
+        return true;
+    case OPTION_AUTOSTARTED:
+        options->autostarted = true;
+        return true;
+    case OPTION_LOG_LEVEL:
+        if (lkd_log_level_parse(value, &options->log_level) < 0)
+            return usage_error("--log-level", value, "not one of error, warning, info, debug");
+        return true;
+    case OPTION_NO_PEERPIDFD:
+        options->no_peerpidfd = true;
+        return true;
+    default: /* getopt_long() has said what is wrong */
+        return false;
+    }
+}
+
+bool lkd_options_parse(int argc, char **argv, struct lkd_options *out_options, int *out_exit_code)
+{
+    static const struct option table[] = {
+        {"socket", required_argument, NULL, 's'},
+        {"mode", required_argument, NULL, OPTION_MODE},
+        {"idle-exit", required_argument, NULL, OPTION_IDLE_EXIT},
+        {"ready-fd", required_argument, NULL, OPTION_READY_FD},
+        {"autostarted", no_argument, NULL, OPTION_AUTOSTARTED},
+        {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
+        {"no-peerpidfd", no_argument, NULL, OPTION_NO_PEERPIDFD},
+        {"help", no_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'V'},
+        {NULL, 0, NULL, 0},
+    };
+    struct lkd_options options = {.mode = 0600, .ready_fd = -1, .log_level = LKD_LOG_INFO};
+    int option;
+    while ((option = getopt_long(argc, argv, "hV", table, NULL)) != -1) {
+        if (option == 'h' || option == 'V') {
+            fputs(option == 'h' ? help_text : "lockkeeperd " LKD_VERSION "\n", stdout);
+            *out_exit_code = 0;
+            return false;
+        }
+        if (!parse_option(option, optarg, &options)) {
+            *out_exit_code = EX_USAGE;
+            return false;
+        }
+    }
+    if (optind < argc) {
+        *out_exit_code = EX_USAGE;
+        return usage_error("argument", argv[optind], "not expected");
+    }
+    *out_options = options;
+    return true;
+}

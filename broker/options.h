@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/* The command line of lockkeeperd. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "broker/io/log.h"
+
+struct lkd_options {
+    const char *socket_path; /* NULL: the user's own place */
+    mode_t mode;
+    uint64_t idle_exit_s; /* 0: never */
+    int ready_fd;         /* -1: none */
+    bool autostarted;
+    bool no_peerpidfd;
+    enum lkd_log_level log_level;
+};
+
+/* Reads the arguments; prints what --help and --version ask for, and what is wrong.
+ * Returns true to go on; false: exit with *out_exit_code. */
+bool lkd_options_parse(int argc, char **argv, struct lkd_options *out_options, int *out_exit_code);
