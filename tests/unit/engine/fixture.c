@@ -13,6 +13,7 @@ static struct lki_party parties[PARTIES];
 static struct lki_wait waits[PARTIES];
 static struct lki_sleep sleeps[PARTIES];
 static unsigned wakes[SLOTS + 1];
+static uint64_t last_sequences[LOCKS];
 
 static void record_wake(void *user, uint32_t slot, bool brokered)
 {
@@ -101,14 +102,30 @@ uint32_t futex(enum who who)
     return atomic_load(&parties[who].self->futex);
 }
 
+/* After each operation: no sequence fell, and on a free word odd means damage and nothing else. */
+static int checked(enum lki_verdict verdict)
+{
+    for (uint32_t i = 0; i < LOCKS; i++) {
+        uint64_t now = lki_lock_sequence(&area, i);
+        uint32_t value = atomic_load(&area.hot[i].word);
+        cr_assert(le(u64, last_sequences[i], now), "lock %u", i);
+        last_sequences[i] = now;
+        if ((value & LKI_ID_MASK) == 0)
+            cr_assert(eq(u64, now & 1, (value & LKI_DIED) != 0), "lock %u, word %08x", i, value);
+        else
+            cr_assert(eq(u32, value & (LKI_FAIR | LKI_READ), 0), "lock %u, word %08x", i, value);
+    }
+    return (int)verdict;
+}
+
 int try_lock(enum who who, enum lki_mode mode)
 {
-    return (int)lki_lock_try(&parties[who], lock, mode, LKI_HOLD_DATA);
+    return checked(lki_lock_try(&parties[who], lock, mode, LKI_HOLD_DATA));
 }
 
 int release(enum who who)
 {
-    return (int)lki_lock_release(&parties[who], lock);
+    return checked(lki_lock_release(&parties[who], lock));
 }
 
 void take(enum who who, enum lki_mode mode)
@@ -130,7 +147,7 @@ int queue_up(enum who who, enum lki_mode mode)
 
 int look(enum who who)
 {
-    return (int)lki_wait_step(&waits[who], now_ns, &sleeps[who]);
+    return checked(lki_wait_step(&waits[who], now_ns, &sleeps[who]));
 }
 
 bool was_woken(enum who who)
@@ -157,6 +174,7 @@ static void end_session(enum who who, enum lki_cause cause)
     lki_repair_begin(&repair, &area, parties[who].id);
     while (!lki_repair_step(&repair, &death, 7, record_wake, NULL))
         ;
+    checked(LKI_RELEASED);
 }
 
 void die(enum who who)

@@ -245,6 +245,16 @@ Test(races_fifo, passing_on_to_nobody_does_not_wipe_a_newer_reservation)
     cr_expect(eq(u32, word(), LKI_FAIR | LKI_PARKED), "Carl's");
 }
 
+Test(races_fifo, passing_on_sees_whoever_came_before_it_loaded_the_word)
+{
+    take(ANNA, X);
+    queue_up(BERT, X);
+    release(ANNA);
+    at_step("load_word", 1, somebody_else_waits_in_turn);
+    bert_gives_up();
+    cr_expect(eq(u32, word(), LKI_FAIR | LKI_PARKED), "Carl's");
+}
+
 static void bert_marked(void)
 {
     atomic_fetch_or(&party(BERT)->self->futex, LKI_LATE);

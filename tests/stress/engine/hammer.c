@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: MIT */
+/* Threads as parties of one area, with real futexes: writers, readers, timed, trying and
+ * optimistic ones on few locks, for a few seconds. Made for ThreadSanitizer: what a lock protects
+ * is plain memory, so the sanitizer sees every hand-off that does not order what it should. The
+ * optimistic data beside it is written and read by relaxed atomics, as a seqlock demands.
+ *
+ *     engine_hammer [SECONDS [SEED]]
+ *
+ * At the end sums, tokens and the area itself have to be right. */
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/assert.h"
+#include "common/clock.h"
+#include "engine/fast.h"
+#include "engine/repair.h"
+#include "engine/wait.h"
+
+#define THREADS 5
+#define LOCKS 3
+#define CELLS 8
+#define TOKEN_START (UINT64_C(3) << 32)
+
+struct protected
+{
+    uint64_t sum[CELLS]; /* plain: each writer adds 1 to all */
+    uint64_t last_token;
+    _Atomic uint64_t mirror[CELLS]; /* the same, for optimistic readers */
+};
+
+struct worker {
+    pthread_t thread;
+    struct lki_party party;
+    uint64_t random;
+    uint64_t writes[LOCKS];
+    uint64_t reads, valid, void_reads, timed_out, busy, naps;
+};
+
+static struct lki_area area;
+static struct protected guarded[LOCKS];
+static struct worker workers[THREADS];
+static _Atomic bool stopping;
+static _Atomic unsigned failures;
+
+static void fail(const char *what, uint32_t lock)
+{
+    fprintf(stderr, "FAILED: lock %u: %s\n", lock, what);
+    atomic_fetch_add(&failures, 1);
+}
+
+/* --- driving the engine, as the client library does --- */
+
+static void futex_wake(void *user, uint32_t slot, bool brokered)
+{
+    (void)user;
+    (void)brokered;
+    syscall(SYS_futex, &area.attachments[slot].futex, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
+}
+
+static void futex_sleep(const struct lki_sleep *sleep)
+{
+    struct timespec until = {
+        .tv_sec = (time_t)(sleep->until_ns / LKI_NS_PER_S),
+        .tv_nsec = (long)(sleep->until_ns % LKI_NS_PER_S),
+    };
+    syscall(SYS_futex, sleep->futex, FUTEX_WAIT_BITSET, sleep->futex_value,
+            sleep->until_ns == LKI_TIME_NEVER ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
+}
+
+static enum lki_verdict acquire(struct worker *self, uint32_t lock, enum lki_mode mode,
+                                uint64_t timeout_ns)
+{
+    struct lki_wait wait;
+    struct lki_sleep sleep;
+
+    if (mode == LKI_MODE_SHARED ? lki_fast_take_shared(&self->party, lock)
+                                : lki_fast_take_exclusive(&self->party, lock, LKI_HOLD_DATA))
+        return LKI_TAKEN;
+    enum lki_verdict verdict = lki_lock_try(&self->party, lock, mode, LKI_HOLD_DATA);
+    if (verdict != LKI_BUSY || timeout_ns == 0)
+        return verdict;
+    uint64_t now_ns = lki_clock_now_ns();
+    verdict = lki_wait_begin(&wait, &self->party, lock, mode, LKI_HOLD_DATA, now_ns,
+                             lki_time_add(now_ns, timeout_ns));
+    while (verdict == LKI_SLEEP) {
+        verdict = lki_wait_step(&wait, lki_clock_now_ns(), &sleep);
+        if (verdict == LKI_SLEEP) {
+            self->naps++;
+            futex_sleep(&sleep);
+        }
+    }
+    return verdict;
+}
+
+static void release(struct worker *self, uint32_t lock, enum lki_mode mode)
+{
+    if (mode == LKI_MODE_EXCLUSIVE && lki_fast_release_exclusive(&self->party, lock))
+        return;
+    if (lki_lock_release(&self->party, lock) != LKI_RELEASED)
+        fail("its holder could not release it", lock);
+}
+
+/* --- what is done inside --- */
+
+static void write_inside(struct worker *self, uint32_t lock)
+{
+    struct protected *data = &guarded[lock];
+    uint64_t token = lki_lock_sequence(&area, lock);
+
+    if (token <= data->last_token || !(token & 1))
+        fail("the token did not rise to an odd value", lock);
+    data->last_token = token;
+    for (unsigned i = 0; i < CELLS; i++) {
+        data->sum[i]++;
+        /* relaxed: ordered by the fence after the sequence became odd */
+        atomic_store_explicit(&data->mirror[i], data->sum[i], memory_order_relaxed);
+    }
+    self->writes[lock]++;
+}
+
+static void read_inside(struct worker *self, uint32_t lock)
+{
+    const struct protected *data = &guarded[lock];
+
+    for (unsigned i = 1; i < CELLS; i++) {
+        if (data->sum[i] != data->sum[0])
+            fail("a reader saw half a write", lock);
+    }
+    self->reads++;
+}
+
+static void read_outside(struct worker *self, uint32_t lock)
+{
+    uint64_t version;
+    uint64_t copy[CELLS];
+
+    if (lki_read_begin(&area, lock, &version) != LKI_READ_BEGUN)
+        return;
+    lki_read_copy(copy, &guarded[lock].mirror, sizeof(copy));
+    if (!lki_read_valid(&area, lock, version)) {
+        self->void_reads++;
+        return;
+    }
+    self->valid++;
+    for (unsigned i = 1; i < CELLS; i++) {
+        if (copy[i] != copy[0])
+            fail("an optimistic reader saw half a write", lock);
+    }
+}
+
+/* --- the workers --- */
+
+static uint64_t next_random(struct worker *self)
+{
+    /* xorshift64 */
+    self->random ^= self->random << 13;
+    self->random ^= self->random >> 7;
+    self->random ^= self->random << 17;
+    return self->random;
+}
+
+static void hold(struct worker *self, uint32_t lock, enum lki_mode mode, uint64_t timeout_ns)
+{
+    switch (acquire(self, lock, mode, timeout_ns)) {
+    case LKI_TAKEN:
+        break;
+    case LKI_TIMED_OUT:
+        self->timed_out++;
+        return;
+    case LKI_BUSY:
+        self->busy++;
+        return;
+    default:
+        fail("a verdict that cannot be", lock);
+        return;
+    }
+    if (mode == LKI_MODE_EXCLUSIVE)
+        write_inside(self, lock);
+    else
+        read_inside(self, lock);
+    if (next_random(self) % 64 == 0)
+        sched_yield(); /* be caught inside now and then */
+    release(self, lock, mode);
+}
+
+static void *work(void *argument)
+{
+    struct worker *self = argument;
+
+    while (!atomic_load_explicit(&stopping, memory_order_relaxed)) {
+        uint64_t random = next_random(self);
+        uint32_t lock = (uint32_t)(random >> 32) % LOCKS;
+        switch (random >> 48 & 7) {
+        case 0:
+        case 1:
+            hold(self, lock, LKI_MODE_EXCLUSIVE, LKI_TIME_NEVER);
+            break;
+        case 2:
+        case 3:
+            hold(self, lock, LKI_MODE_SHARED, LKI_TIME_NEVER);
+            break;
+        case 4:
+            hold(self, lock, LKI_MODE_EXCLUSIVE, 20 * LKI_NS_PER_US);
+            break;
+        case 5:
+            hold(self, lock, LKI_MODE_SHARED, 20 * LKI_NS_PER_US);
+            break;
+        case 6:
+            hold(self, lock, random >> 52 & 1 ? LKI_MODE_EXCLUSIVE : LKI_MODE_SHARED, 0);
+            break;
+        case 7:
+            read_outside(self, lock);
+            break;
+        }
+    }
+    return NULL;
+}
+
+static void check_lock(uint32_t lock)
+{
+    struct lki_lock_state state;
+    uint64_t writes = 0;
+
+    lki_lock_look(&area, lock, &state);
+    if (state.word & (LKI_ID_MASK | LKI_DIED) || state.readers != 0 || state.waiters != 0)
+        fail("something is left behind", lock);
+    for (unsigned i = 0; i < THREADS; i++)
+        writes += workers[i].writes[lock];
+    for (unsigned i = 0; i < CELLS; i++) {
+        if (guarded[lock].sum[i] != writes)
+            fail("a write was lost", lock);
+    }
+    if (state.sequence != TOKEN_START + 2 * writes)
+        fail("the sequence does not count the writes", lock);
+}
+
+static void run_round(uint64_t patience_ns, uint64_t for_ns, uint64_t seed)
+{
+    struct lki_area_config config = {
+        .locks = LOCKS,
+        .attachments_max = THREADS,
+        .patience_ns = patience_ns,
+        .sequence_start = TOKEN_START,
+        .state = LKI_SEGMENT_PUBLISHED,
+    };
+    size_t bytes = lki_area_bytes(LOCKS, THREADS);
+    void *memory = aligned_alloc(4096, bytes);
+    LKI_ASSERT(memory);
+    memset(memory, 0, bytes);
+    LKI_ASSERT(lki_area_format(memory, &config, &area) == 0);
+    memset(guarded, 0, sizeof(guarded));
+    memset(workers, 0, sizeof(workers));
+    atomic_store(&stopping, false);
+
+    for (uint32_t i = 0; i < THREADS; i++) {
+        uint32_t id = lki_attachment_open(&area, i + 1, 1, 0);
+        LKI_ASSERT(lki_party_init(&workers[i].party, &area, id, futex_wake, NULL));
+        workers[i].random = (seed + i) * UINT64_C(0x9e3779b97f4a7c15) | 1;
+        LKI_ASSERT(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0);
+    }
+    struct timespec pause = {
+        .tv_sec = (time_t)(for_ns / LKI_NS_PER_S),
+        .tv_nsec = (long)(for_ns % LKI_NS_PER_S),
+    };
+    while (nanosleep(&pause, &pause) < 0 && errno == EINTR)
+        ;
+    atomic_store(&stopping, true);
+    struct worker total = {0};
+    uint64_t writes = 0;
+    for (uint32_t i = 0; i < THREADS; i++) {
+        pthread_join(workers[i].thread, NULL);
+        for (uint32_t lock = 0; lock < LOCKS; lock++)
+            writes += workers[i].writes[lock];
+        total.reads += workers[i].reads;
+        total.valid += workers[i].valid;
+        total.void_reads += workers[i].void_reads;
+        total.timed_out += workers[i].timed_out;
+        total.busy += workers[i].busy;
+        total.naps += workers[i].naps;
+    }
+    for (uint32_t lock = 0; lock < LOCKS; lock++)
+        check_lock(lock);
+    printf("patience %llu us: writes %llu, reads %llu, optimistic %llu valid %llu void, "
+           "timed out %llu, busy %llu, naps %llu\n",
+           (unsigned long long)(patience_ns / LKI_NS_PER_US), (unsigned long long)writes,
+           (unsigned long long)total.reads, (unsigned long long)total.valid,
+           (unsigned long long)total.void_reads, (unsigned long long)total.timed_out,
+           (unsigned long long)total.busy, (unsigned long long)total.naps);
+    if (writes == 0 || total.reads == 0 || total.valid == 0 || total.naps == 0)
+        fail("the round did not do what it is for", 0);
+    free(memory);
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seconds = argc > 1 ? strtoull(argv[1], NULL, 10) : 4;
+    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : lki_clock_now_ns();
+
+    printf("seed %llu\n", (unsigned long long)seed);
+    run_round(LKI_PATIENCE_DEFAULT_NS, seconds * LKI_NS_PER_S / 2, seed);
+    run_round(LKI_PATIENCE_NONE, seconds * LKI_NS_PER_S / 2, seed + THREADS);
+    return atomic_load(&failures) == 0 ? 0 : 1;
+}
