@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/assert.h"
+#include "engine/fence.h"
 #include "engine/scan.h"
 #include "engine/step.h"
 
@@ -87,6 +88,15 @@ static void record(const struct lki_area *area, uint32_t lock, uint64_t sequence
     struct lki_lock_hot *hot = &area->hot[lock];
     struct lki_lock_cold *cold = &area->cold[lock];
 
+    /* relaxed: only the broker writes it. Recorded already: this one died while it drained, or the
+     * repair was begun anew. Whoever did the damage at this sequence keeps the blame, and readers
+     * inside may be reading the record. */
+    if (atomic_load_explicit(&cold->recovery_cause, memory_order_relaxed) != LKI_CAUSE_NONE &&
+        cold->recovery_token == sequence)
+        return;
+    /* A broker that dies in here leaves no record rather than half of one. */
+    atomic_store_explicit(&cold->recovery_cause, LKI_CAUSE_NONE, memory_order_relaxed);
+    lki_fence(memory_order_release);
     cold->recovery_pid = death->pid;
     cold->recovery_uid = death->uid;
     cold->recovery_token = sequence;
@@ -98,8 +108,8 @@ static void record(const struct lki_area *area, uint32_t lock, uint64_t sequence
     cold->recovery_declared = declared == sequence;
     cold->recovery_dirty_offset = atomic_load_explicit(&hot->dirty_offset, memory_order_relaxed);
     cold->recovery_dirty_length = atomic_load_explicit(&hot->dirty_length, memory_order_relaxed);
-    /* relaxed: the CAS of the word that follows publishes the whole record */
-    atomic_store_explicit(&cold->recovery_cause, death->cause, memory_order_relaxed);
+    /* release: after the rest. The CAS of the word that follows publishes the whole record. */
+    atomic_store_explicit(&cold->recovery_cause, death->cause, memory_order_release);
 }
 
 static void free_dead_word(struct lki_repair *repair, uint32_t lock, const struct lki_death *death)

@@ -189,6 +189,20 @@ Test(repair, the_record_says_who_how_and_which_hold)
     cr_expect(eq(u32, repair.damaged, 1));
 }
 
+Test(repair, who_dies_in_a_drain_over_damage_does_not_take_the_blame)
+{
+    take(ANNA, X);
+    die(ANNA);
+    cr_assert(eq(int, try_lock(BERT, S), LKI_TAKEN_DIED));
+    cr_assert(eq(int, queue_up(CARL, X), LKI_SLEEP)); /* drains, has written nothing */
+    die(CARL);
+    cr_expect(eq(i32, area.cold[lock].recovery_pid, 100 + ANNA));
+    release(BERT);
+    cr_assert(eq(int, try_lock(DORA, X), LKI_TAKEN_DIED));
+    die(DORA);
+    cr_expect(eq(i32, area.cold[lock].recovery_pid, 100 + DORA), "who was inside does");
+}
+
 Test(repair, a_plain_release_by_death_writes_no_record)
 {
     lki_lock_try(party(ANNA), lock, X, LKI_HOLD_TO_EXIT);
