@@ -193,6 +193,10 @@ static enum lki_verdict try_free_word(struct lki_wait *wait, uint32_t word, uint
             return LKI_BUSY;
         return wait->phase == LKI_WAIT_PHASE_DRAINING ? LKI_BUSY : enter_exclusive(wait);
     }
+    if (!lki_party_has_free_cell(party)) { /* filled since the wait began */
+        lki_wait_give_up(wait);
+        return LKI_NO_CELL;
+    }
     if (!lki_turn_enter_shared(party, wait->lock, &word))
         return LKI_BUSY;
     publish(wait, LKI_WAIT_NONE);

@@ -50,8 +50,8 @@ enum lki_verdict lki_wait_begin(struct lki_wait *wait, struct lki_party *party, 
                                 enum lki_mode mode, enum lki_hold hold, uint64_t now_ns,
                                 uint64_t deadline_ns);
 
-/* Looks once. LKI_TAKEN, _TAKEN_DIED, _TIMED_OUT or _STALE: ended. LKI_SLEEP: *out_sleep says how
- * long. */
+/* Looks once. LKI_TAKEN, _TAKEN_DIED or _TIMED_OUT: ended. LKI_NO_CELL: ended, since this party has
+ * filled its hold cells while it waited. LKI_SLEEP: *out_sleep says how long. */
 enum lki_verdict lki_wait_step(struct lki_wait *wait, uint64_t now_ns, struct lki_sleep *out_sleep);
 
 /* Leaves the queue, or backs out of the drain, and passes the turn on. Does nothing on an ended

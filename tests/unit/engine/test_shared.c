@@ -61,6 +61,32 @@ Test(shared, sixteen_holds_fit_and_the_seventeenth_is_refused)
     check_all_quiet();
 }
 
+Test(shared, the_first_reader_after_a_repair_opens_the_fast_way_again)
+{
+    cr_assert(eq(int, lki_lock_try(party(ANNA), lock, X, LKI_HOLD_TO_EXIT), LKI_TAKEN));
+    die(ANNA);
+    cr_assert(eq(u32, word(), LKI_READ | LKI_PARKED | LKI_FAIR));
+    take(BERT, S);
+    cr_expect(eq(u32, word(), LKI_READ));
+    cr_expect(lki_fast_take_shared(party(CARL), lock));
+}
+
+Test(shared, a_waiter_that_fills_its_cells_meanwhile_is_refused_and_passes_on)
+{
+    lock = 19;
+    take(BERT, X);
+    queue_up(ANNA, S);
+    queue_up(CARL, X);
+    for (lock = 0; lock < 16; lock++)
+        take(ANNA, S);
+    lock = 19;
+    release(BERT);
+    cr_assert(not(was_woken(CARL)));
+    cr_expect(eq(int, look(ANNA), LKI_NO_CELL));
+    cr_expect(eq(u64, fact(ANNA), LKI_WAIT_NONE));
+    cr_expect(was_woken(CARL));
+}
+
 Test(shared, a_party_made_anew_finds_its_cells)
 {
     take(ANNA, S);
