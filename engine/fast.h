@@ -63,7 +63,7 @@ static inline bool lki_fast_release_exclusive(struct lki_party *party, uint32_t 
     /* relaxed: our own id, if it is there, was written by ourselves */
     if (atomic_load_explicit(&hot->word, memory_order_relaxed) != party->id)
         return false;
-    lki_sequence_leave(hot, expected);
+    lki_sequence_leave(hot, 0); /* the word is our id alone: nobody left damage */
     /* [word-handoff] release, pairs with the acquire in whoever takes the word next. */
     return atomic_compare_exchange_strong_explicit(&hot->word, &expected, 0, memory_order_release,
                                                    memory_order_relaxed);

@@ -80,7 +80,8 @@ static enum lki_verdict try_shared(struct lki_party *party, uint32_t lock)
     if (!lki_turn_enter_shared(party, lock, &word))
         return LKI_BUSY;
     if (word & (LKI_FAIR | LKI_PARKED))
-        lki_turn_pass_on(party, lock); /* left by a repair: else every reader would come this slow way */
+        /* left by a repair: else every reader would come this slow way */
+        lki_turn_pass_on(party, lock);
     return lki_taken(word);
 }
 
