@@ -229,7 +229,12 @@ static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, uint64_t timeou
         return lki_brokered_acquire(lock, mode, timeout_ns);
     enum lki_mode engine_mode = mode == LK_SHARED ? LKI_MODE_SHARED : LKI_MODE_EXCLUSIVE;
     enum lki_hold hold = mode == LK_EXCLUSIVE_TO_EXIT ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
-    return verdict_result(lock, lki_wait_native(lock, engine_mode, hold, timeout_ns));
+    enum lki_verdict verdict = lki_wait_native(lock, engine_mode, hold, timeout_ns);
+    /* relaxed: for people, in listings; nothing is decided by it */
+    if (hold == LKI_HOLD_TO_EXIT && (verdict == LKI_TAKEN || verdict == LKI_TAKEN_DIED))
+        atomic_store_explicit(&lock->party->self->held_since_ns, lki_clock_now_ns(),
+                              memory_order_relaxed);
+    return verdict_result(lock, verdict);
 }
 
 int lk_lock_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include <lockkeeper/lockkeeper.h>
+
 #include "broker/core/fact.h"
 #include "broker/core/listing_locks.h"
 #include "broker/core/registry.h"
@@ -67,6 +69,8 @@ static void add_segment(struct lkd_page *page, const struct lkd_segment *segment
     entry->attachments = segment->slots_taken;
     entry->locks = segment->locks;
     entry->flags = segment->flags;
+    if (segment->state != LKD_SEGMENT_UNPUBLISHED)
+        entry->flags &= ~(uint32_t)LK_UNPUBLISHED; /* it was, until its creator published it */
     entry->size_bytes = segment->data_bytes;
     entry->size_max_bytes = segment->data_bytes_max;
     entry->file = segment->file;
