@@ -35,8 +35,9 @@ static void describe_holder(const struct lk_holder *holder, char *text, size_t t
     if (holder->held_ns)
         snprintf(since, sizeof(since), " for %s", lki_text_duration(holder->held_ns).text);
     snprintf(text, text_bytes, "held%s by %s[%" PRId32 "] (%s)%s%s",
-             holder->mode == LK_SHARED ? " shared" : "", *holder->command ? holder->command : "?",
-             holder->pid, lki_text_user(holder->uid).text, since, more);
+             holder->mode == LK_SHARED ? " shared" : "",
+             lki_text_command(holder->pid, holder->uid, holder->command).text, holder->pid,
+             lki_text_user(holder->uid).text, since, more);
 }
 
 static struct lk_holder ask_holder(struct lk_lock *lock)
@@ -77,23 +78,38 @@ static int give_up(const struct taking *taking, const struct lki_run_lock *wante
     return taking->options->conflict_code;
 }
 
-/* What an owner's death means here: the command is told nothing but this line. */
 static void warn_owner_died(const struct lki_run_lock *wanted, struct lk_segment *segment,
                             struct lk_lock *lock)
 {
     struct lk_recovery recovery = {.size = sizeof(recovery)};
     if (lk_lock_recovery(lock, &recovery) < 0)
         recovery.pid = 0;
-    bool no_data = lk_segment_size(segment) == 0;
     lki_cli_complain(
         "%s: warning: %s[%" PRId32 "] (%s) held it and %s; %s", wanted->label,
         *recovery.command ? recovery.command : "?", recovery.pid, lki_text_user(recovery.uid).text,
         recovery.cause == LK_CAUSE_CLOSED ? "let go without unlocking" : "died inside",
-        no_data ? "running all the same" : "its data may be torn, and the next holder is told too");
-    /* Without data nothing in shared memory can be torn, and being told once is enough. A shared
-     * hold cannot vouch for anything: then the next one is told as well. */
-    if (no_data)
-        (void)lk_lock_mark_consistent(lock);
+        lk_segment_size(segment) == 0 ? "running all the same"
+                                      : "its data may be torn, and the next holder is told too");
+}
+
+/* Takes a lock, and says so if its last owner died inside. Without data nothing in shared memory
+ * can be torn, and being told once is enough: such a lock is marked consistent. That takes a hold
+ * for data and its release, since a hold to exit leaves the sequence as it was; so it is taken
+ * again behind that. */
+static int acquire(const struct lki_run_lock *wanted, struct lk_segment *segment,
+                   struct lk_lock *lock, uint64_t timeout_ns)
+{
+    enum lk_mode mode = wanted->mode == LK_SHARED ? LK_SHARED : LK_EXCLUSIVE_TO_EXIT;
+    int r = lk_lock_acquire(lock, mode, timeout_ns);
+    if (r != LK_ACQUIRED_OWNER_DIED)
+        return r;
+    warn_owner_died(wanted, segment, lock);
+    if (mode == LK_SHARED || lk_segment_size(segment) > 0)
+        return r;
+    r = lk_lock_mark_consistent(lock);
+    if (r == 0)
+        r = lk_lock_release(lock);
+    return r < 0 ? r : lk_lock_acquire(lock, mode, timeout_ns);
 }
 
 /* Opens and takes one lock. Returns -1 when held, else the exit code. */
@@ -111,25 +127,22 @@ static int take_lock(const struct taking *taking, struct lk_session *session,
     if (r < 0)
         return lki_cli_refusal(r);
 
-    enum lk_mode mode = wanted->mode == LK_SHARED ? LK_SHARED : LK_EXCLUSIVE_TO_EXIT;
     uint64_t now_ns = lki_clock_now_ns();
     uint64_t left_ns = taking->deadline_ns == LKI_TIME_NEVER ? LK_WAIT_FOREVER
                        : taking->deadline_ns > now_ns        ? taking->deadline_ns - now_ns
                                                              : 0;
     struct lk_holder seen = {.size = sizeof(seen)};
     bool talks = !taking->cli->quiet && (taking->options->verbose || isatty(STDERR_FILENO));
-    r = lk_lock_acquire(lock, mode, talks ? 0 : left_ns);
+    r = acquire(wanted, segment, lock, talks ? 0 : left_ns);
     if (r == -EBUSY && talks && left_ns > 0) {
         seen = ask_holder(lock);
         say_waiting(wanted->label, &seen);
-        r = lk_lock_acquire(lock, mode, left_ns);
+        r = acquire(wanted, segment, lock, left_ns);
     }
     if (r == -EBUSY || r == -ETIMEDOUT)
         return give_up(taking, wanted, lock, &seen);
     if (r < 0)
         return lki_cli_refusal(r);
-    if (r == LK_ACQUIRED_OWNER_DIED)
-        warn_owner_died(wanted, segment, lock);
     taking->tokens[wanted->place] = lk_lock_token(lock);
     if (taking->options->verbose)
         lki_cli_complain("%s: acquired after %s", wanted->label,

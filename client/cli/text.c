@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <lockkeeper/lockkeeper.h>
@@ -170,22 +172,71 @@ bool lki_text_split_label(char *label, const char **out_lock, int64_t *out_index
     return true;
 }
 
+/* Bytes of the UTF-8 character at p, 0 if there is none. Overlong forms and surrogates pass: they
+ * do a terminal no harm. */
+static size_t character_bytes(const unsigned char *p)
+{
+    size_t bytes = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
+    if (p[0] > 0xf4)
+        return 0;
+    for (size_t i = 1; i < bytes; i++)
+        if ((p[i] & 0xc0) != 0x80) /* the end of the text, too */
+            return 0;
+    /* U+0080 to U+009F are control characters as well. */
+    return bytes == 2 && p[0] == 0xc2 && p[1] < 0xa0 ? 0 : bytes;
+}
+
 char *lki_text_clean(char *text)
 {
-    for (char *p = text; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+    unsigned char *p = (unsigned char *)text;
+    while (*p) {
+        size_t bytes = *p < 0x20 || *p == 0x7f ? 0 : character_bytes(p);
+        if (bytes == 0) {
             *p = '?';
+            bytes = 1;
+        }
+        p += bytes;
+    }
     return text;
+}
+
+/* The start of a file of /proc, zero-terminated. Returns the bytes read, or -1. */
+static ssize_t read_proc(pid_t pid, const char *file, uid_t *out_uid, char *buffer, size_t bytes)
+{
+    char path[64];
+    struct stat stat;
+    snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, file);
+    LKI_CLEANUP(lki_close_p) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &stat) < 0)
+        return -1;
+    ssize_t n = read(fd, buffer, bytes - 1);
+    if (n <= 0)
+        return -1;
+    buffer[n] = '\0';
+    *out_uid = stat.st_uid;
+    return n;
+}
+
+struct lki_text lki_text_command(pid_t pid, uid_t uid, const char *known)
+{
+    struct lki_text out;
+    uid_t owner;
+    ssize_t n = read_proc(pid, "comm", &owner, out.text, sizeof(out.text));
+    if (n <= 0 || owner != uid) {
+        snprintf(out.text, sizeof(out.text), "%s", *known ? known : "?");
+        return out;
+    }
+    if (out.text[n - 1] == '\n')
+        out.text[n - 1] = '\0';
+    lki_text_clean(out.text);
+    return out;
 }
 
 char *lki_text_command_line(pid_t pid)
 {
-    char path[64], buffer[4096];
-    snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
-    LKI_CLEANUP(lki_close_p) int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return NULL;
-    ssize_t n = read(fd, buffer, sizeof(buffer) - 1);
+    char buffer[4096];
+    uid_t owner;
+    ssize_t n = read_proc(pid, "cmdline", &owner, buffer, sizeof(buffer));
     if (n <= 0)
         return NULL;
     if (buffer[n - 1] == '\0')

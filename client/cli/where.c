@@ -16,6 +16,7 @@
 #include "client/cli/table.h"
 #include "client/cli/text.h"
 #include "common/cleanup.h"
+#include "common/clock.h"
 #include "common/place.h"
 
 static const char help[] =
@@ -76,7 +77,7 @@ static int keep_broker(const struct lki_list_entry *entry, void *user)
     probe->uid = entry->uid;
     probe->sessions = entry->waiters;
     probe->segments = entry->attachments;
-    probe->up_ns = entry->since_ns;
+    probe->up_ns = lki_clock_now_ns() - entry->since_ns; /* a time, not a duration, of the broker */
     return 0;
 }
 
