@@ -17,7 +17,7 @@ build=$(realpath -e -- "$1")
 file=${2:+$(realpath -e -- "$2")}
 delay=${LK_DEMO_DELAY_MS:-120}
 chunks=240
-PATH=$build/broker:$build/client/cli:$build/examples:$PATH
+PATH=$build/bin:$PATH
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/lockkeeper-demo.XXXXXX")
 export LOCKKEEPER_SOCKET=$dir/broker.sock
@@ -108,6 +108,7 @@ victim=${workers[1]}
 
 until_true 30 is_stopped "$victim" || fail "the second worker did not stop"
 until_true 30 queue_is_there || fail "the others do not queue behind the stopped worker"
+sleep 1 # so that a person sees that nothing moves
 say "3. It holds the totals; the others wait. 'lockkeeper why wordcount.table#0' says so:"
 say "$(lockkeeper why 'wordcount.table#0' | sed 's/^/   /')"
 
