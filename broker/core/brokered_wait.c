@@ -14,6 +14,12 @@ static bool is_extra(const struct lkd_attachment *attachment)
     return attachment->main != attachment;
 }
 
+/* While it drains the readers the word is the waiter's, but nothing is held yet. */
+static bool waits_for(const struct lkd_attachment *place, uint32_t lock)
+{
+    return place->waiting && place->wait.lock == lock;
+}
+
 static void begin(struct lkd_attachment *attachment, uint64_t request)
 {
     attachment->waiting = true;
@@ -140,21 +146,40 @@ static void step(struct lkd_core *core, struct lkd_attachment *attachment, uint6
     answer(core, attachment, verdict, attachment->acquire_request, lock, to_exit, now_ns);
 }
 
-/* Whether this session holds the lock, or waits for it, in any of its places in the segment. */
-static enum lki_verdict check_session(struct lkd_attachment *main, uint32_t lock)
+/* Holds are looked up in the shared facts: a native client keeps its own party. */
+static bool holds(const struct lkd_attachment *place, uint32_t lock)
 {
-    if (lki_lock_held_by(&main->party, lock))
-        return LKI_NESTED;
-    if (main->waiting && main->wait.lock == lock)
-        return LKI_SLEEP;
-    LKI_LIST_FOREACH_SAFE (node, &main->extras) {
-        struct lkd_attachment *extra = LKI_LIST_ENTRY(node, struct lkd_attachment, of_main);
-        if (extra->waiting && extra->wait.lock == lock)
-            return LKI_SLEEP;
-        if (lki_lock_held_by(&extra->party, lock))
-            return LKI_NESTED;
+    const struct lki_area *area = &place->segment->area;
+    if ((lkd_fact_word(area, lock) & LKI_ID_MASK) == place->id && !waits_for(place, lock))
+        return true;
+    for (uint32_t cell = 0; cell < LKI_SHARED_HOLDS_MAX; cell++)
+        if (lkd_fact_cell(area, place->slot, cell) == lock)
+            return true;
+    return false;
+}
+
+/* What this session has to do with the lock already, in any of its places in the segment. */
+enum involvement {
+    NOT_INVOLVED,
+    HOLDS,
+    WAITS,
+};
+
+static enum involvement involvement_of(const struct lkd_attachment *main, uint32_t lock)
+{
+    if (holds(main, lock))
+        return HOLDS;
+    if (waits_for(main, lock))
+        return WAITS;
+    for (const struct lki_list *node = main->extras.next; node != &main->extras;
+         node = node->next) {
+        const struct lkd_attachment *extra = LKI_LIST_ENTRY(node, struct lkd_attachment, of_main);
+        if (holds(extra, lock))
+            return HOLDS;
+        if (waits_for(extra, lock))
+            return WAITS;
     }
-    return LKI_TAKEN;
+    return NOT_INVOLVED;
 }
 
 static bool check_acquire(struct lkd_core *core, struct lkd_attachment *main,
@@ -187,18 +212,19 @@ static bool check_acquire(struct lkd_core *core, struct lkd_attachment *main,
                    "acquire asynchronously");
         return false;
     }
-    switch (check_session(main, acquire->lock)) {
-    case LKI_NESTED:
+    switch (involvement_of(main, acquire->lock)) {
+    case NOT_INVOLVED:
+        break;
+    case HOLDS:
         refuse_verdict(core, main, message->id, acquire->lock, LKI_STATUS_DEADLOCK,
                        "this session holds it already, and locks do not nest; release it first");
         return false;
-    case LKI_SLEEP:
+    case WAITS:
         lkd_refuse(core, session, message->id, LKI_STATUS_PENDING,
                    "this session waits for this lock already; cancel that first");
         return false;
-    default:
-        return true;
     }
+    return true;
 }
 
 /* A slot of its own for an asynchronous acquire, or NULL after a refusal. */
@@ -359,12 +385,6 @@ static struct lkd_attachment *find_place(struct lkd_core *core, struct lkd_attac
         return NULL;
     }
     return place;
-}
-
-/* While it drains the readers the word is the waiter's, but nothing is held yet. */
-static bool waits_for(const struct lkd_attachment *place, uint32_t lock)
-{
-    return place->waiting && place->wait.lock == lock;
 }
 
 static void answer_hold(struct lkd_core *core, struct lkd_attachment *place,
