@@ -89,7 +89,7 @@ struct lkd_effect {
     struct lki_message
         message; /* SEND; what it points to is valid until the next call into the core */
     struct lkd_segment_spec spec; /* MAKE_SEGMENT, GROW_SEGMENT (data_bytes: the new size) */
-    bool warning;                 /* LOG */
+    bool warning;                 /* LOG; DISCONNECT: it broke the rules, or could not be served */
     char text[256];               /* LOG, DISCONNECT: the reason */
 };
 

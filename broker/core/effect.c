@@ -134,6 +134,7 @@ static void hand_out_session(struct lkd_core *core, struct lkd_effect_node *node
         struct lkd_session *session = LKI_CONTAINER_OF(node, struct lkd_session, disconnect);
         out->session = session->number;
         snprintf(out->text, sizeof(out->text), "%s", session->farewell);
+        out->warning = session->to_blame;
         return;
     }
     struct lkd_session *session = LKI_CONTAINER_OF(node, struct lkd_session, forget);

@@ -104,6 +104,29 @@ static bool session_enlist(struct lkd_core *core, struct lkd_session *session)
     return true;
 }
 
+bool lkd_session_is_connected(const struct lkd_session *session)
+{
+    switch (session->state) {
+    case LKD_SESSION_GREETING:
+    case LKD_SESSION_OPEN:
+    case LKD_SESSION_LEAVING:
+        return true;
+    case LKD_SESSION_LOST:
+    case LKD_SESSION_GONE:
+        break;
+    }
+    return false;
+}
+
+/* Disconnects a session at the end of this event, for a reason that nobody is to blame for. */
+static void part(struct lkd_core *core, struct lkd_session *session, const char *reason)
+{
+    if (!lkd_session_is_connected(session) || !lki_list_is_empty(&session->of_broken))
+        return;
+    snprintf(session->farewell, sizeof(session->farewell), "%s", reason);
+    lki_list_append(&core->broken, &session->of_broken);
+}
+
 int lkd_core_session_opened(struct lkd_core *core, const struct lkd_peer *peer, uint64_t now_ns,
                             uint64_t *out_session)
 {
@@ -125,24 +148,10 @@ int lkd_core_session_opened(struct lkd_core *core, const struct lkd_peer *peer, 
     lki_list_append(&process->sessions, &session->of_process);
     *out_session = session->number;
     if (process->ended) {
-        lkd_session_break(core, session, "its process has ended");
+        part(core, session, "its process has ended");
         lkd_core_settle(core, now_ns);
     }
     return 0;
-}
-
-bool lkd_session_is_connected(const struct lkd_session *session)
-{
-    switch (session->state) {
-    case LKD_SESSION_GREETING:
-    case LKD_SESSION_OPEN:
-    case LKD_SESSION_LEAVING:
-        return true;
-    case LKD_SESSION_LOST:
-    case LKD_SESSION_GONE:
-        break;
-    }
-    return false;
 }
 
 /* The only writer of the state. */
@@ -201,10 +210,9 @@ void lkd_core_session_lost(struct lkd_core *core, uint64_t number, uint64_t now_
 
 void lkd_session_break(struct lkd_core *core, struct lkd_session *session, const char *reason)
 {
-    if (!lkd_session_is_connected(session) || !lki_list_is_empty(&session->of_broken))
-        return;
-    snprintf(session->farewell, sizeof(session->farewell), "%s", reason);
-    lki_list_append(&core->broken, &session->of_broken);
+    if (lki_list_is_empty(&session->of_broken))
+        session->to_blame = true;
+    part(core, session, reason);
 }
 
 void lkd_session_settle(struct lkd_core *core, uint64_t now_ns)
@@ -220,7 +228,7 @@ void lkd_session_settle(struct lkd_core *core, uint64_t now_ns)
 static void say_goodbye(struct lkd_core *core, struct lkd_session *session)
 {
     lkd_reply_result(core, session, session->goodbye_request, LKI_STATUS_OK, 0);
-    lkd_session_break(core, session, "goodbye");
+    part(core, session, "goodbye");
 }
 
 void lkd_session_goodbye(struct lkd_core *core, struct lkd_session *session, uint64_t request,
@@ -282,7 +290,7 @@ void lkd_core_process_ended(struct lkd_core *core, uint64_t number, uint64_t now
     LKI_LIST_FOREACH_SAFE (node, &process->sessions) {
         struct lkd_session *session = LKI_LIST_ENTRY(node, struct lkd_session, of_process);
         /* A forked child may hold the connection open; it was never its. */
-        lkd_session_break(core, session, "its process has ended");
+        part(core, session, "its process has ended");
         lkd_attachment_end_session(core, session, LKI_CAUSE_EXITED, now_ns);
     }
     lkd_core_settle(core, now_ns);

@@ -75,6 +75,7 @@ struct lkd_session {
     uint32_t parked_count;
     struct lki_list of_broken;
     char farewell[128]; /* why the connection ends */
+    bool to_blame;      /* for that */
     struct lkd_effect_node disconnect;
     struct lkd_effect_node forget;
     UT_hash_handle by_number;

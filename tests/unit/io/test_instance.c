@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/io/instance.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+
+#include "broker/core/core.h"
+#include "common/fd.h"
+
+static char directory[64];
+static char path[96];
+static char lock_path[112];
+static struct lkd_instance instance;
+static struct lkd_instance_problem problem;
+
+#define NOW_S UINT64_C(1800000000)
+
+static void setup(void)
+{
+    snprintf(directory, sizeof(directory), "/tmp/lk-instance-XXXXXX");
+    cr_assert(ne(ptr, mkdtemp(directory), NULL));
+    snprintf(path, sizeof(path), "%s/b.sock", directory);
+    snprintf(lock_path, sizeof(lock_path), "%s.lock", path);
+}
+
+static void teardown(void)
+{
+    lkd_instance_close(&instance);
+    (void)unlink(path);
+    (void)unlink(lock_path);
+    cr_expect(eq(int, rmdir(directory), 0));
+}
+
+TestSuite(instance, .init = setup, .fini = teardown, .timeout = 20);
+
+static int open_at(uint64_t now_s)
+{
+    return lkd_instance_open(&instance, path, 0600, now_s, &problem);
+}
+
+/* As a kill does: nothing is written, the kernel closes. */
+static void die(void)
+{
+    instance.listen_fd = lki_close(instance.listen_fd);
+    instance.lock_fd = lki_close(instance.lock_fd);
+    instance.directory_fd = lki_close(instance.directory_fd);
+}
+
+static void write_lock(const char *text)
+{
+    int fd = open(lock_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    cr_assert(ge(int, fd, 0));
+    cr_assert(eq(int, (int)write(fd, text, strlen(text)), (int)strlen(text)));
+    close(fd);
+}
+
+Test(instance, the_epoch_is_the_clock_at_first)
+{
+    cr_assert(eq(int, open_at(NOW_S), 0), "%s", problem.text);
+    cr_expect(eq(u64, instance.token_epoch_s, NOW_S));
+}
+
+Test(instance, the_epoch_rises_after_a_close_and_after_a_kill)
+{
+    cr_assert(eq(int, open_at(NOW_S), 0));
+    cr_assert(eq(int, lkd_instance_use_epoch(&instance, NOW_S + 7), 0));
+    lkd_instance_close(&instance);
+
+    cr_assert(eq(int, open_at(NOW_S), 0));
+    cr_expect(eq(u64, instance.token_epoch_s, NOW_S + 8), "nothing is wasted at a clean end");
+    cr_assert(eq(int, lkd_instance_use_epoch(&instance, NOW_S + 5000), 0));
+    cr_assert(eq(int, lkd_instance_use_epoch(&instance, NOW_S + 5001), 0));
+    die();
+
+    cr_assert(eq(int, open_at(NOW_S), 0));
+    cr_expect(gt(u64, instance.token_epoch_s, NOW_S + 5001));
+}
+
+Test(instance, a_clock_set_back_does_not_lower_the_epoch)
+{
+    cr_assert(eq(int, open_at(NOW_S), 0));
+    lkd_instance_close(&instance);
+    cr_assert(eq(int, open_at(NOW_S - 86400), 0));
+    cr_expect(gt(u64, instance.token_epoch_s, NOW_S));
+}
+
+Test(instance, a_scribbled_lock_file_is_harmless)
+{
+    static const char *const texts[] = {"",
+                                        "\n",
+                                        "nonsense",
+                                        "-1 -1",
+                                        "1 18446744073709551615",
+                                        "1 4294967295",
+                                        "99999999999999999999 1"};
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        write_lock(texts[i]);
+        cr_assert(eq(int, open_at(NOW_S), 0), "'%s': %s", texts[i], problem.text);
+        cr_expect(eq(u64, instance.token_epoch_s, NOW_S), "'%s'", texts[i]);
+        lkd_instance_close(&instance);
+    }
+    cr_expect(lt(u64, NOW_S, (uint64_t)LKD_TOKEN_EPOCH_S_MAX));
+}
+
+Test(instance, a_second_one_is_refused_and_changes_nothing)
+{
+    struct lkd_instance second;
+    struct stat before;
+    struct stat after;
+    cr_assert(eq(int, open_at(NOW_S), 0));
+    cr_assert(eq(int, stat(path, &before), 0));
+    cr_expect(eq(int, lkd_instance_open(&second, path, 0600, NOW_S, &problem), -EADDRINUSE));
+    cr_expect(eq(int, problem.exit_code, EX_TEMPFAIL));
+    cr_assert(eq(int, stat(path, &after), 0));
+    cr_expect(eq(ulong, before.st_ino, after.st_ino));
+}
+
+Test(instance, a_link_in_place_of_the_lock_file_is_not_followed)
+{
+    char target[128];
+    struct stat status;
+    snprintf(target, sizeof(target), "%s/target", directory);
+    cr_assert(eq(int, symlink(target, lock_path), 0));
+    cr_expect(lt(int, open_at(NOW_S), 0));
+    cr_expect(eq(int, stat(target, &status), -1), "it was created");
+}
+
+Test(instance, a_socket_that_somebody_put_in_our_place_stays)
+{
+    struct stat status;
+    cr_assert(eq(int, open_at(NOW_S), 0));
+    cr_assert(eq(int, unlink(path), 0));
+    cr_assert(eq(int, mknod(path, S_IFSOCK | 0600, 0), 0));
+    lkd_instance_close(&instance);
+    cr_expect(eq(int, lstat(path, &status), 0));
+}
+
+Test(instance, the_mode_holds_whatever_the_umask_was)
+{
+    struct stat status;
+    mode_t old = umask(0777);
+    cr_assert(eq(int, lkd_instance_open(&instance, path, 0660, NOW_S, &problem), 0));
+    cr_expect(eq(u32, umask(old), 0777), "the mask is restored");
+    cr_assert(eq(int, stat(path, &status), 0));
+    cr_expect(eq(u32, status.st_mode & 0777, 0660));
+}
+
+Test(instance, paths_that_cannot_be_are_usage_errors)
+{
+    cr_expect(eq(int, lkd_instance_open(&instance, "", 0600, NOW_S, &problem), -EINVAL));
+    cr_expect(eq(int, problem.exit_code, EX_USAGE));
+    cr_expect(eq(int, lkd_instance_open(&instance, "/tmp/", 0600, NOW_S, &problem), -EINVAL));
+    cr_expect(eq(int, problem.exit_code, EX_USAGE));
+}
