@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <sysexits.h>
 
+#define AUTOSTARTED_IDLE_EXIT_S 30
+
 enum { /* options without a letter */
        OPTION_MODE = 256,
        OPTION_IDLE_EXIT,
@@ -29,7 +31,8 @@ static const char help_text[] =
     "      --mode OCTAL         permission bits of the socket (default 0600: only your own\n"
     "                           processes and root's)\n"
     "      --idle-exit SECONDS  end when nobody has been connected for so long and no\n"
-    "                           segment is kept (default: never)\n"
+    "                           segment is kept; 0: never (default: never, with\n"
+    "                           --autostarted 30)\n"
     "      --ready-fd N         write one byte to this descriptor when listening\n"
     "      --autostarted        detach from whoever started this: own session, log in\n"
     "                           PATH.log\n"
@@ -79,6 +82,7 @@ static bool parse_option(int option, const char *value, struct lkd_options *opti
         if (!parse_number(value, 10, UINT32_MAX, &number))
             return usage_error("--idle-exit", value, "not a number of seconds");
         options->idle_exit_s = number;
+        options->idle_exit_given = true;
         return true;
     case OPTION_READY_FD:
         if (!parse_number(value, 10, INT_MAX, &number))
@@ -131,6 +135,8 @@ bool lkd_options_parse(int argc, char **argv, struct lkd_options *out_options, i
         *out_exit_code = EX_USAGE;
         return usage_error("argument", argv[optind], "not expected");
     }
+    if (options.autostarted && !options.idle_exit_given)
+        options.idle_exit_s = AUTOSTARTED_IDLE_EXIT_S;
     *out_options = options;
     return true;
 }

@@ -12,7 +12,8 @@ struct lkd_options {
     const char *socket_path; /* NULL: the user's own place */
     mode_t mode;
     uint64_t idle_exit_s; /* 0: never */
-    int ready_fd;         /* -1: none */
+    bool idle_exit_given;
+    int ready_fd; /* -1: none */
     bool autostarted;
     bool no_peerpidfd;
     enum lkd_log_level log_level;

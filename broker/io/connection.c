@@ -384,7 +384,7 @@ static void refuse_for_fds(struct lkd_connection *connection, const struct lki_m
 }
 
 /* Receives one record. False: nothing more for now. */
-static bool receive_one(struct lkd_connection *connection, bool *reset_seen)
+static bool receive_one(struct lkd_connection *connection)
 {
     struct lkd_daemon *daemon = connection->daemon;
     struct lki_message message;
@@ -408,13 +408,6 @@ static bool receive_one(struct lkd_connection *connection, bool *reset_seen)
         return false;
     case -EMFILE:
         refuse_for_fds(connection, &message);
-        return true;
-    case -ECONNRESET:
-        /* It closed without reading everything. That is said first, once; what it sent before, a
-         * release perhaps, lies behind it. */
-        if (*reset_seen)
-            lose(connection);
-        *reset_seen = true;
         return true;
     case -EPROTO:
     case -EMSGSIZE:
@@ -441,9 +434,8 @@ static void on_ready(uv_poll_t *handle, int status, int events)
     if (events & UV_WRITABLE)
         flush(connection);
     if (events & UV_READABLE) {
-        bool reset_seen = false;
         for (int i = 0; i < RECORDS_PER_TURN && !connection->closing && !connection->in_offer; i++)
-            if (!receive_one(connection, &reset_seen))
+            if (!receive_one(connection))
                 break;
     }
     if (!connection->closing)

@@ -2,6 +2,7 @@
 #include "broker/io/daemon.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/random.h>
@@ -118,8 +119,13 @@ static bool is_needed(const struct lkd_daemon *daemon)
 static void on_idle_exit(uv_timer_t *timer)
 {
     struct lkd_daemon *daemon = timer->data;
+    struct pollfd queue = {.fd = daemon->instance->listen_fd, .events = POLLIN};
     if (is_needed(daemon))
         return;
+    if (poll(&queue, 1, 0) > 0) { /* somebody has connected and not been accepted yet */
+        lkd_daemon_note_use(daemon);
+        return;
+    }
     lkd_log_line(LKD_LOG_INFO, "ends: nobody has been connected for %llu s, and no segment is kept",
                  (unsigned long long)(daemon->options.idle_exit_ms / 1000));
     stop(daemon);
