@@ -82,7 +82,7 @@ Test(daemon_hostile, record_of_zero_bytes)
 {
     int fd = connect_raw();
     cr_assert(eq(int, (int)send_bytes(fd, "", 0, NULL, 0), 0));
-    expect_dropped_with(fd, "");
+    expect_dropped_with(fd, "an empty record");
 }
 
 Test(daemon_hostile, record_that_is_too_long)
@@ -90,14 +90,14 @@ Test(daemon_hostile, record_that_is_too_long)
     static char bytes[LKI_REQUEST_BYTES_MAX + 1];
     int fd = connect_raw();
     cr_assert(eq(int, (int)send_bytes(fd, bytes, sizeof(bytes), NULL, 0), (int)sizeof(bytes)));
-    expect_dropped_with(fd, "");
+    expect_dropped_with(fd, "a record longer than allowed");
 }
 
 Test(daemon_hostile, garbage)
 {
     int fd = connect_raw();
     cr_assert(eq(int, (int)send_bytes(fd, "\xff\xff\xff\xff\xff", 5, NULL, 0), 5));
-    expect_dropped_with(fd, "");
+    expect_dropped_with(fd, "malformed tag");
 }
 
 Test(daemon_hostile, message_that_does_not_exist)
@@ -106,7 +106,7 @@ Test(daemon_hostile, message_that_does_not_exist)
     send_hello(fd);
     static const uint8_t unknown[] = {0x08, 0x02, 0xa2, 0x38, 0x00}; /* id 2, field 900 */
     cr_assert(eq(int, (int)send_bytes(fd, unknown, sizeof(unknown), NULL, 0), 5));
-    expect_dropped_with(fd, "");
+    expect_dropped_with(fd, "unknown field");
 }
 
 Test(daemon_hostile, message_that_only_a_broker_sends)
@@ -115,7 +115,7 @@ Test(daemon_hostile, message_that_only_a_broker_sends)
     send_hello(fd);
     struct lki_message reply = {.type = LKI_REPLY_RESULT, .id = 2};
     cr_assert(eq(int, send_request(fd, &reply, NULL, 0), 0));
-    expect_dropped_with(fd, "");
+    expect_dropped_with(fd, "a reply from a client");
 }
 
 Test(daemon_hostile, request_before_the_hello)
@@ -123,7 +123,7 @@ Test(daemon_hostile, request_before_the_hello)
     int fd = connect_raw();
     struct lki_message request = open_request(1, "early", 4096);
     cr_assert(eq(int, send_request(fd, &request, NULL, 0), 0));
-    expect_dropped(fd);
+    expect_dropped_with(fd, "its first record is no hello");
 }
 
 Test(daemon_hostile, five_descriptors)
@@ -131,7 +131,7 @@ Test(daemon_hostile, five_descriptors)
     int fd = connect_raw();
     int fds[] = {0, 1, 2, 0, 1};
     cr_assert(gt(int, (int)send_bytes(fd, "\x08\x01", 2, fds, 5), 0));
-    expect_dropped_with(fd, "");
+    expect_dropped_with(fd, "too many descriptors in a record");
 }
 
 Test(daemon_hostile, descriptor_with_a_message_that_takes_none)
