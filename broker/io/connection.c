@@ -18,7 +18,7 @@
 
 /* Descriptors sent that the peer has not received yet count against our user's limit, and once it
  * is reached nobody gets any. */
-#define FDS_UNDER_WAY_MAX 32u
+#define FDS_UNDER_WAY_MAX 64u
 
 struct outgoing {
     struct lki_list node;
