@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* Threads as parties of one area, with real futexes: writers, readers, timed, trying and
- * optimistic ones on few locks, for a few seconds. Made for ThreadSanitizer: what a lock protects
- * is plain memory, so the sanitizer sees every hand-off that does not order what it should. The
- * optimistic data beside it is written and read by relaxed atomics, as a seqlock demands.
+ * optimistic ones on few locks, for a few seconds. Now and then one dies: it stops where it is,
+ * inside or in the queue, and another thread repairs it as the broker does. Made for
+ * ThreadSanitizer: what a lock protects is plain memory, so the sanitizer sees every hand-off that
+ * does not order what it should. The optimistic data beside it is written and read by relaxed
+ * atomics, as a seqlock demands.
  *
  *     engine_hammer [SECONDS [SEED]]
  *
@@ -40,8 +42,20 @@ struct worker {
     struct lki_party party;
     uint64_t random;
     uint64_t writes[LOCKS];
-    uint64_t reads, valid, void_reads, timed_out, busy, naps;
+    uint64_t reads, valid, void_reads, timed_out, busy, naps, deaths, told;
+    uint32_t generation;
+    bool dead; /* guarded by the morgue */
 };
+
+#define DEATH_IN UINT64_C(512) /* one of so many chances is taken */
+#define DEAD LKI_STALE         /* of acquire(): the party died in its wait */
+
+/* Where the dead wait for the broker. */
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool closed;
+} morgue = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
 
 static struct lki_area area;
 static struct protected guarded[LOCKS];
@@ -74,6 +88,15 @@ static void futex_sleep(const struct lki_sleep *sleep)
             sleep->until_ns == LKI_TIME_NEVER ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
+static uint64_t next_random(struct worker *self)
+{
+    /* xorshift64 */
+    self->random ^= self->random << 13;
+    self->random ^= self->random >> 7;
+    self->random ^= self->random << 17;
+    return self->random;
+}
+
 static enum lki_verdict acquire(struct worker *self, uint32_t lock, enum lki_mode mode,
                                 uint64_t timeout_ns)
 {
@@ -94,6 +117,8 @@ static enum lki_verdict acquire(struct worker *self, uint32_t lock, enum lki_mod
         if (verdict == LKI_SLEEP) {
             self->naps++;
             futex_sleep(&sleep);
+            if (next_random(self) % DEATH_IN == 0)
+                return DEAD;
         }
     }
     return verdict;
@@ -123,6 +148,31 @@ static void write_inside(struct worker *self, uint32_t lock)
         atomic_store_explicit(&data->mirror[i], data->sum[i], memory_order_relaxed);
     }
     self->writes[lock]++;
+}
+
+/* The last writer died with half of the cells written. */
+static void repair_data(struct worker *self, uint32_t lock)
+{
+    struct protected *data = &guarded[lock];
+
+    for (unsigned i = 0; i < CELLS; i++) {
+        data->sum[i] = data->sum[0];
+        atomic_store_explicit(&data->mirror[i], data->sum[0], memory_order_relaxed);
+    }
+    if (lki_lock_mark_consistent(&self->party, lock) != LKI_TAKEN)
+        fail("its owner could not mark it consistent", lock);
+}
+
+static void die_writing(struct worker *self, uint32_t lock)
+{
+    struct protected *data = &guarded[lock];
+
+    data->last_token = lki_lock_sequence(&area, lock);
+    for (unsigned i = 0; i < CELLS / 2; i++) {
+        data->sum[i]++;
+        atomic_store_explicit(&data->mirror[i], data->sum[i], memory_order_relaxed);
+    }
+    self->writes[lock]++; /* the repair completes it */
 }
 
 static void read_inside(struct worker *self, uint32_t lock)
@@ -155,22 +205,78 @@ static void read_outside(struct worker *self, uint32_t lock)
     }
 }
 
-/* --- the workers --- */
+/* --- death --- */
 
-static uint64_t next_random(struct worker *self)
+static void open_party(struct worker *self)
 {
-    /* xorshift64 */
-    self->random ^= self->random << 13;
-    self->random ^= self->random >> 7;
-    self->random ^= self->random << 17;
-    return self->random;
+    uint32_t slot = (uint32_t)(self - workers) + 1;
+    self->generation = self->generation % LKI_GENERATION_MAX + 1;
+    uint32_t id = lki_attachment_open(&area, slot, self->generation, 0);
+    LKI_ASSERT(lki_party_init(&self->party, &area, id, futex_wake, NULL));
 }
+
+/* Leaves everything as it is, and comes back as another session once the broker has repaired. */
+static void die(struct worker *self)
+{
+    self->deaths++;
+    pthread_mutex_lock(&morgue.mutex);
+    self->dead = true;
+    pthread_cond_broadcast(&morgue.changed);
+    while (self->dead)
+        pthread_cond_wait(&morgue.changed, &morgue.mutex);
+    pthread_mutex_unlock(&morgue.mutex);
+}
+
+static struct worker *next_dead(void)
+{
+    for (unsigned i = 0; i < THREADS; i++) {
+        if (workers[i].dead)
+            return &workers[i];
+    }
+    return NULL;
+}
+
+static void *run_broker(void *unused)
+{
+    struct lki_death death = {.pid = 1, .cause = LKI_CAUSE_EXITED, .command = "hammer"};
+    struct lki_repair repair;
+    struct worker *dead;
+
+    pthread_mutex_lock(&morgue.mutex);
+    while ((dead = next_dead()) || !morgue.closed) {
+        if (!dead) {
+            pthread_cond_wait(&morgue.changed, &morgue.mutex);
+            continue;
+        }
+        pthread_mutex_unlock(&morgue.mutex);
+        lki_repair_begin(&repair, &area, dead->party.id);
+        while (!lki_repair_step(&repair, &death, 1, futex_wake, NULL))
+            sched_yield();
+        open_party(dead);
+        pthread_mutex_lock(&morgue.mutex);
+        dead->dead = false;
+        pthread_cond_broadcast(&morgue.changed);
+    }
+    pthread_mutex_unlock(&morgue.mutex);
+    return unused;
+}
+
+/* --- the workers --- */
 
 static void hold(struct worker *self, uint32_t lock, enum lki_mode mode, uint64_t timeout_ns)
 {
-    switch (acquire(self, lock, mode, timeout_ns)) {
+    enum lki_verdict verdict = acquire(self, lock, mode, timeout_ns);
+    switch (verdict) {
     case LKI_TAKEN:
         break;
+    case LKI_TAKEN_DIED:
+        self->told++;
+        if (mode == LKI_MODE_EXCLUSIVE)
+            repair_data(self, lock);
+        break;
+    case DEAD:
+        die(self);
+        return;
     case LKI_TIMED_OUT:
         self->timed_out++;
         return;
@@ -181,9 +287,15 @@ static void hold(struct worker *self, uint32_t lock, enum lki_mode mode, uint64_
         fail("a verdict that cannot be", lock);
         return;
     }
+    if (next_random(self) % DEATH_IN == 0) {
+        if (mode == LKI_MODE_EXCLUSIVE)
+            die_writing(self, lock);
+        die(self);
+        return;
+    }
     if (mode == LKI_MODE_EXCLUSIVE)
         write_inside(self, lock);
-    else
+    else if (verdict == LKI_TAKEN)
         read_inside(self, lock);
     if (next_random(self) % 64 == 0)
         sched_yield(); /* be caught inside now and then */
@@ -228,8 +340,15 @@ static void check_lock(uint32_t lock)
     struct lki_lock_state state;
     uint64_t writes = 0;
 
+    /* The last death may not have been mended. */
+    if (lki_lock_try(&workers[0].party, lock, LKI_MODE_EXCLUSIVE, LKI_HOLD_DATA) == LKI_TAKEN_DIED)
+        repair_data(&workers[0], lock);
+    workers[0].writes[lock]++;
+    for (unsigned i = 0; i < CELLS; i++)
+        guarded[lock].sum[i]++;
+    release(&workers[0], lock, LKI_MODE_EXCLUSIVE);
     lki_lock_look(&area, lock, &state);
-    if (state.word & (LKI_ID_MASK | LKI_DIED) || state.readers != 0 || state.waiters != 0)
+    if (state.word != 0 || state.readers != 0 || state.waiters != 0)
         fail("something is left behind", lock);
     for (unsigned i = 0; i < THREADS; i++)
         writes += workers[i].writes[lock];
@@ -259,9 +378,11 @@ static void run_round(uint64_t patience_ns, uint64_t for_ns, uint64_t seed)
     memset(workers, 0, sizeof(workers));
     atomic_store(&stopping, false);
 
+    pthread_t broker;
+    morgue.closed = false;
+    LKI_ASSERT(pthread_create(&broker, NULL, run_broker, NULL) == 0);
     for (uint32_t i = 0; i < THREADS; i++) {
-        uint32_t id = lki_attachment_open(&area, i + 1, 1, 0);
-        LKI_ASSERT(lki_party_init(&workers[i].party, &area, id, futex_wake, NULL));
+        open_party(&workers[i]);
         workers[i].random = (seed + i) * UINT64_C(0x9e3779b97f4a7c15) | 1;
         LKI_ASSERT(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0);
     }
@@ -284,16 +405,24 @@ static void run_round(uint64_t patience_ns, uint64_t for_ns, uint64_t seed)
         total.timed_out += workers[i].timed_out;
         total.busy += workers[i].busy;
         total.naps += workers[i].naps;
+        total.deaths += workers[i].deaths;
+        total.told += workers[i].told;
     }
+    pthread_mutex_lock(&morgue.mutex);
+    morgue.closed = true;
+    pthread_cond_broadcast(&morgue.changed);
+    pthread_mutex_unlock(&morgue.mutex);
+    pthread_join(broker, NULL);
     for (uint32_t lock = 0; lock < LOCKS; lock++)
         check_lock(lock);
     printf("patience %llu us: writes %llu, reads %llu, optimistic %llu valid %llu void, "
-           "timed out %llu, busy %llu, naps %llu\n",
+           "timed out %llu, busy %llu, naps %llu, deaths %llu, told %llu\n",
            (unsigned long long)(patience_ns / LKI_NS_PER_US), (unsigned long long)writes,
            (unsigned long long)total.reads, (unsigned long long)total.valid,
            (unsigned long long)total.void_reads, (unsigned long long)total.timed_out,
-           (unsigned long long)total.busy, (unsigned long long)total.naps);
-    if (writes == 0 || total.reads == 0 || total.valid == 0 || total.naps == 0)
+           (unsigned long long)total.busy, (unsigned long long)total.naps,
+           (unsigned long long)total.deaths, (unsigned long long)total.told);
+    if (writes == 0 || total.reads == 0 || total.valid == 0 || total.naps == 0 || total.told == 0)
         fail("the round did not do what it is for", 0);
     free(memory);
 }

@@ -101,6 +101,29 @@ Test(lock, a_nested_reader_is_told_so_beside_other_readers)
     cr_expect(eq(int, try_lock(ANNA, X), LKI_NESTED), "not BUSY for ever");
 }
 
+Test(lock, a_party_needs_a_slot_of_the_area)
+{
+    struct lki_party none;
+    cr_expect(not(lki_party_init(&none, &area, 1u << 16, NULL, NULL)), "slot 0");
+    cr_expect(not(lki_party_init(&none, &area, 1u << 16 | (SLOTS + 1), NULL, NULL)));
+}
+
+Test(lock, a_look_counts_readers_and_waiters)
+{
+    struct lki_lock_state state;
+    take(ANNA, S);
+    take(BERT, S);
+    queue_up(CARL, X); /* drains */
+    queue_up(DORA, X);
+    queue_up(EMIL, S);
+    lki_lock_look(&area, lock, &state);
+    cr_expect(eq(u32, state.word, word()));
+    cr_expect(eq(u64, state.sequence, sequence()));
+    cr_expect(eq(u32, state.readers, 2));
+    cr_expect(eq(u32, state.first_reader, party(ANNA)->id));
+    cr_expect(eq(u32, state.waiters, 2));
+}
+
 Test(lock, held_by_tells_mode_and_party)
 {
     cr_expect(eq(int, lki_lock_held_by(party(ANNA), lock), 0));

@@ -181,6 +181,14 @@ Test(races, a_reader_overtaken_by_a_writer_leaves_its_cell_again)
     cr_expect(eq(u32, word(), party(BERT)->id));
 }
 
+Test(races, a_reader_from_the_queue_overtaken_by_a_writer_sleeps_again)
+{
+    at_step("enter_cell", 1, bert_takes);
+    cr_expect(eq(int, queue_up(ANNA, S), LKI_SLEEP));
+    cr_expect(eq(u32, atomic_load(&party(ANNA)->self->cells[0]), 0));
+    cr_expect(eq(u32, flags(), LKI_PARKED));
+}
+
 Test(races, two_readers_may_set_read_at_once)
 {
     at_step("cas_word", 1, bert_reads);
