@@ -3,6 +3,7 @@
 import os
 import pty
 import pwd
+import select
 import signal
 import time
 import unittest
@@ -336,6 +337,29 @@ class Waiting(BrokerTest):
         self.assertRegex(err, r"^lockkeeper: died: warning: hold_and_die\[\d+\] \(" + USER + r"\) held it and "
                               r"died inside; running all the same\n$")
         self.assertEqual(self.lk("run", "died", "echo", "ran"), (0, "ran\n", ""))
+
+
+class Autostart(BrokerTest):
+    def test_run_starts_the_broker_that_nobody_started(self):
+        path = os.path.join(self.directory, "auto.sock")
+        environment = dict(self.environment, LOCKKEEPER_SOCKET=path)
+        self.assertEqual(self.lk("run", "first", "echo", "ran", env=environment), (0, "ran\n", ""))
+        code, out, _ = self.lk("where", "-o", "PID", "--raw", "--no-headings", env=environment)
+        self.assertEqual(code, 0)
+        broker = int(out)
+        self.addCleanup(self.end_stranger, broker)
+        with open("/proc/%d/cmdline" % broker) as command_line:
+            self.assertIn("lockkeeperd", command_line.read())
+        # It is not in our session, and holds nothing of ours open.
+        self.assertNotEqual(os.getsid(broker), os.getsid(0))
+        self.assertEqual(self.lk("run", "second", "true", env=environment)[0], 0)
+        self.assertEqual(self.lk("where", "-o", "PID", "--raw", "--no-headings", env=environment)[1], out)
+
+    def end_stranger(self, pid):
+        watch = os.pidfd_open(pid)
+        signal.pidfd_send_signal(watch, signal.SIGTERM)
+        self.assertTrue(select.select([watch], [], [], LONG_S)[0])
+        os.close(watch)
 
 
 if __name__ == "__main__":
