@@ -37,6 +37,8 @@ static enum lki_verdict try_exclusive(struct lki_party *party, uint32_t lock, en
     const struct lki_area *area = party->area;
     struct lki_lock_hot *hot = &area->hot[lock];
     uint32_t own_slot = lki_party_slot(party);
+
+    LKI_STEP("try_load");
     uint32_t word = atomic_load_explicit(&hot->word, memory_order_seq_cst); /* [wait-word] */
 
     for (;;) {
@@ -66,6 +68,8 @@ static enum lki_verdict try_exclusive(struct lki_party *party, uint32_t lock, en
 static enum lki_verdict try_shared(struct lki_party *party, uint32_t lock)
 {
     const struct lki_area *area = party->area;
+
+    LKI_STEP("try_load");
     uint32_t word =
         atomic_load_explicit(&area->hot[lock].word, memory_order_seq_cst); /* [wait-word] */
 
@@ -170,6 +174,8 @@ int lki_lock_held_by(const struct lki_party *party, uint32_t lock)
 enum lki_read lki_read_begin(const struct lki_area *area, uint32_t lock, uint64_t *out_version)
 {
     struct lki_lock_hot *hot = &area->hot[lock];
+
+    LKI_STEP("read_begin");
     /* [seqlock] acquire, pairs with the release in lki_sequence_leave() */
     uint64_t version = atomic_load_explicit(&hot->sequence, memory_order_acquire);
 
@@ -177,6 +183,7 @@ enum lki_read lki_read_begin(const struct lki_area *area, uint32_t lock, uint64_
         *out_version = version;
         return LKI_READ_BEGUN;
     }
+    LKI_STEP("read_word");
     /* relaxed: only tells two refusals apart */
     uint32_t word = atomic_load_explicit(&hot->word, memory_order_relaxed);
     return lki_word_id(word) == 0 && word & LKI_DIED ? LKI_READ_DAMAGED : LKI_READ_WRITER_INSIDE;
@@ -186,6 +193,7 @@ bool lki_read_valid(const struct lki_area *area, uint32_t lock, uint64_t version
 {
     /* [seqlock] acquire fence, pairs with the release fence in lki_sequence_enter() */
     lki_fence(memory_order_acquire);
+    LKI_STEP("read_valid");
     return atomic_load_explicit(&area->hot[lock].sequence, memory_order_relaxed) == version;
 }
 
