@@ -42,11 +42,6 @@ uint64_t lkd_fact_wait(const struct lki_area *area, uint32_t slot)
     return atomic_load_explicit(&area->attachments[slot].wait, memory_order_relaxed);
 }
 
-bool lkd_fact_is_truncated(const struct lki_area *area)
-{
-    return atomic_load_explicit(&area->header->truncated, memory_order_relaxed) != 0;
-}
-
 uint32_t lkd_fact_cell(const struct lki_area *area, uint32_t slot, uint32_t cell)
 {
     uint32_t value =

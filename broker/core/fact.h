@@ -17,7 +17,6 @@ void lkd_fact_held_since(const struct lki_area *area, uint32_t slot, uint64_t no
 /* Snapshots. lock < locks, 1 <= slot <= attachments_max. */
 uint32_t lkd_fact_word(const struct lki_area *area, uint32_t lock);
 uint64_t lkd_fact_wait(const struct lki_area *area, uint32_t slot);
-bool lkd_fact_is_truncated(const struct lki_area *area);
 
 /* The lock in a hold cell, or UINT32_MAX when it is empty or out of bounds. */
 uint32_t lkd_fact_cell(const struct lki_area *area, uint32_t slot, uint32_t cell);

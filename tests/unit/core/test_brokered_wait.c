@@ -478,6 +478,35 @@ Test(asynchronous, cancel_by_another_session_is_not_found)
     cr_expect(not(is_answered(b, wait)));
 }
 
+Test(asynchronous, second_wait_for_the_same_lock_is_pending)
+{
+    native_try(&native_a, LOCK, X);
+    uint64_t first = request_async(b, segment, LOCK, X, NEVER);
+    EXPECT_STATUS(b, request_async(b, segment, LOCK, S, NEVER), LKI_STATUS_PENDING);
+    cr_expect(not(is_answered(b, first)));
+}
+
+Test(asynchronous, goodbye_cancels_all_waits)
+{
+    native_try(&native_a, LOCK, X);
+    native_try(&native_a, 5, X);
+    uint64_t first = request_async(b, segment, LOCK, X, NEVER);
+    uint64_t second = request_async(b, segment, 5, S, NEVER);
+    uint64_t bye = request_goodbye(b);
+    EXPECT_STATUS(b, first, LKI_STATUS_CANCELED);
+    EXPECT_STATUS(b, second, LKI_STATUS_CANCELED);
+    work();
+    EXPECT_STATUS(b, bye, LKI_STATUS_OK);
+}
+
+Test(asynchronous, hold_of_the_native_side_is_not_released_by_message)
+{
+    native_try(&native_a, LOCK, X);
+    EXPECT_STATUS(a, request_hold(a, LKI_REQUEST_RELEASE, segment, LOCK, at_a.attachment),
+                  LKI_STATUS_INVALID);
+    expect_held_by(&native_a.area, at_a.attachment);
+}
+
 Test(asynchronous, waits_of_a_session_are_bounded)
 {
     uint64_t d = connect_as(1000, 9);

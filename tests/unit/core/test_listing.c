@@ -350,6 +350,31 @@ Test(listing, locks_come_in_pages)
     cr_expect(eq(i32, queued, QUEUE));
 }
 
+/* One full page ends with a segment, the next one begins with another. */
+Test(listing, locks_of_several_segments_come_in_pages)
+{
+    uint64_t a = connect_as(1000, 1);
+    static const char *const names[] = {"x", "y", "z"};
+    for (size_t i = 0; i < 3; i++) {
+        struct lki_opened at = create(a, names[i], 0, LKI_LIST_PAGE_ENTRIES_MAX);
+        struct native holder;
+        native_init(&holder, a, &at);
+        for (uint32_t lock = 0; lock < LKI_LIST_PAGE_ENTRIES_MAX; lock++)
+            native_try(&holder, lock, X);
+    }
+    uint64_t cursor = 0;
+    size_t pages = 0;
+    do {
+        const struct recorded *page = reply(a, request_list(a, LKI_LIST_LOCKS, "", cursor));
+        cr_assert(eq(sz, page->effect.message.as.list_page.count, LKI_LIST_PAGE_ENTRIES_MAX));
+        cr_expect(eq(str, page->strings[0][0], (char *)names[pages]));
+        cr_expect(eq(u32, page->entries[0].lock, 0));
+        cursor = page->effect.message.as.list_page.next_cursor;
+        pages++;
+    } while (cursor != 0);
+    cr_expect(eq(sz, pages, 3));
+}
+
 /* The work of one page is bounded: many locks take several, some of them empty. */
 Test(listing, large_tables_are_walked_page_by_page)
 {

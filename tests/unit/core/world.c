@@ -8,6 +8,37 @@
 
 struct world world;
 
+/* The linker puts these in the place of the allocator for all that is linked in (--wrap), so that
+ * memory can run out inside the core, and there alone. */
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t count, size_t bytes);
+void *__real_realloc(void *old, size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_calloc(size_t count, size_t bytes);
+void *__wrap_realloc(void *old, size_t bytes);
+
+static bool runs_out(void)
+{
+    if (!world.in_core || world.fail_one_in == 0)
+        return false;
+    return (uint32_t)rand_r(&world.seed) % world.fail_one_in == 0;
+}
+
+void *__wrap_malloc(size_t bytes)
+{
+    return runs_out() ? NULL : __real_malloc(bytes);
+}
+
+void *__wrap_calloc(size_t count, size_t bytes)
+{
+    return runs_out() ? NULL : __real_calloc(count, bytes);
+}
+
+void *__wrap_realloc(void *old, size_t bytes)
+{
+    return runs_out() ? NULL : __real_realloc(old, bytes);
+}
+
 void world_setup_with(const struct lkd_core_config *config)
 {
     memset(&world, 0, sizeof(world));
@@ -130,13 +161,17 @@ void made(uint32_t segment, int result)
         answer.data_bytes = world.file_bytes;
         world.areas[segment] = answer.area_base;
     }
+    world.in_core = true;
     lkd_core_segment_made(world.core, segment, &answer, world.now_ns);
+    world.in_core = false;
     drain();
 }
 
 void grown(uint32_t segment, int result)
 {
+    world.in_core = true;
     lkd_core_segment_grown(world.core, segment, result, world.now_ns);
+    world.in_core = false;
     drain();
 }
 
@@ -145,10 +180,13 @@ void grown(uint32_t segment, int result)
 uint64_t connect_peer(const struct lkd_peer *peer)
 {
     uint64_t session = 0;
+    world.in_core = true;
     int r = lkd_core_session_opened(world.core, peer, world.now_ns, &session);
-    cr_assert(eq(int, r, 0));
+    world.in_core = false;
+    if (world.fail_one_in == 0)
+        cr_assert(eq(int, r, 0));
     drain();
-    return session;
+    return r == 0 ? session : 0;
 }
 
 static void greet(uint64_t session)
@@ -185,7 +223,9 @@ uint64_t connect_as(uint32_t uid, uint64_t process)
 uint64_t send_offer(uint64_t session, struct lki_message message, const struct lkd_offer *offer)
 {
     message.id = ++world.last_id;
+    world.in_core = true;
     lkd_core_message(world.core, session, &message, offer, world.now_ns);
+    world.in_core = false;
     drain();
     return message.id;
 }
@@ -197,19 +237,25 @@ uint64_t send_message(uint64_t session, struct lki_message message)
 
 void lose(uint64_t session)
 {
+    world.in_core = true;
     lkd_core_session_lost(world.core, session, world.now_ns);
+    world.in_core = false;
     drain();
 }
 
 void end_process(uint64_t process)
 {
+    world.in_core = true;
     lkd_core_process_ended(world.core, process, world.now_ns);
+    world.in_core = false;
     drain();
 }
 
 void tick_slice(uint32_t locks)
 {
+    world.in_core = true;
     lkd_core_tick(world.core, world.now_ns, locks);
+    world.in_core = false;
     drain();
 }
 

@@ -32,8 +32,11 @@ struct world {
     bool growing_waits;
     int make_result;
     int grow_result;
-    uint64_t file_bytes; /* what an offered file turns out to have */
-    void *areas[4096];   /* by segment number */
+    uint64_t file_bytes;  /* what an offered file turns out to have */
+    bool in_core;         /* a call into the core is under way */
+    uint32_t fail_one_in; /* of so many allocations in the core one fails; 0: none */
+    unsigned seed;
+    void *areas[4096]; /* by segment number */
     uint64_t area_bytes[4096];
 };
 
@@ -44,7 +47,7 @@ void world_setup_with(const struct lkd_core_config *config);
 void world_teardown(void);
 
 /* --- Events --- */
-uint64_t connect_peer(const struct lkd_peer *peer);  /* no HELLO */
+uint64_t connect_peer(const struct lkd_peer *peer);  /* no HELLO; 0: no memory */
 uint64_t connect_as(uint32_t uid, uint64_t process); /* with HELLO; pid = process, gid = uid */
 uint64_t connect_member(uint32_t uid, uint64_t process, uint32_t group);
 uint64_t send_message(uint64_t session, struct lki_message message); /* returns the id */
