@@ -102,6 +102,9 @@ int lk_session_open(const char *socket_path, const struct lk_session_options *op
         return lki_fail(-EINVAL,
                         "cannot open a session: wrong size or unknown flag in the options");
 
+    if (socket_path && socket_path[0] == '\0')
+        return lki_fail(-EINVAL, "cannot open a session: the socket path is empty");
+
     int fd = -1;
     char path[LKI_SOCKET_PATH_BYTES_MAX + 1];
     int r = lki_connect(socket_path, own.flags, &fd, path);
