@@ -132,6 +132,10 @@ void lkd_core_message(struct lkd_core *core, uint64_t session, const struct lki_
  * what it holds stays until its process has ended. */
 void lkd_core_session_lost(struct lkd_core *core, uint64_t session, uint64_t now_ns);
 
+/* The session's process has executed another program and is called otherwise now; the command is
+ * copied. No effects. Between connection and loss, or not at all. */
+void lkd_core_session_renamed(struct lkd_core *core, uint64_t session, const char *command);
+
 /* No instruction of this process runs any more: everything of all its sessions is repaired. Twice
  * is once. */
 void lkd_core_process_ended(struct lkd_core *core, uint64_t process, uint64_t now_ns);

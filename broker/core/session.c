@@ -208,6 +208,16 @@ void lkd_core_session_lost(struct lkd_core *core, uint64_t number, uint64_t now_
     lkd_core_settle(core, now_ns);
 }
 
+void lkd_core_session_renamed(struct lkd_core *core, uint64_t number, const char *command)
+{
+    struct lkd_session *session = lkd_session_find(core, number);
+    if (!session)
+        return;
+    size_t length = strnlen(command, sizeof(session->command) - 1);
+    memset(session->command, 0, sizeof(session->command));
+    memcpy(session->command, command, length);
+}
+
 void lkd_session_break(struct lkd_core *core, struct lkd_session *session, const char *reason)
 {
     if (lki_list_is_empty(&session->of_broken))

@@ -10,6 +10,7 @@
 #include "broker/io/hostile_fd.h"
 #include "broker/io/link.h"
 #include "broker/io/log.h"
+#include "broker/io/proc.h"
 #include "common/assert.h"
 #include "common/clock.h"
 #include "common/fd.h"
@@ -88,7 +89,14 @@ static void lose(struct lkd_connection *connection)
 {
     uint64_t session = connection->peer.session;
     struct lkd_daemon *daemon = connection->daemon;
+    /* A process that lives on without its connection has executed another program, as `lockkeeper
+     * run` does to keep its locks: people know it by that name. The kernel closes the socket behind
+     * the renaming, so the new name is there. */
+    char command[32];
+    lkd_proc_command(connection->peer.pid, command, sizeof(command));
     lkd_connection_close(connection);
+    if (command[0] != '\0')
+        lkd_core_session_renamed(daemon->core, session, command);
     lkd_core_session_lost(daemon->core, session, lki_clock_now_ns());
 }
 

@@ -18,7 +18,7 @@ class Hello(BrokerTest):
         self.hold("hello")
         code, out, err = self.program(os.path.join(EXAMPLES, "hello_lock"))
         self.assertEqual((code, out), (1, ""))
-        self.assertRegex(err, r"^cannot lock 'hello': held by .*\(ETIMEDOUT\).*'lockkeeper why hello'\n$")
+        self.assertRegex(err, r"^cannot lock 'hello': held by sh\[\d+\] .*\(ETIMEDOUT\).*'lockkeeper why hello'\n$")
 
     def test_hello_segment(self):
         for run in (1, 2, 3):
