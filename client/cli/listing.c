@@ -33,11 +33,6 @@ static int add_entry(const struct lki_list_entry *entry, void *user)
     own->name = copy_text(entry->name);
     own->lock_name = copy_text(entry->lock_name);
     own->command = copy_text(entry->command);
-    if (own->command && entry->pid != 0) {
-        char *now = strdup(lki_text_command(entry->pid, entry->uid, own->command).text);
-        free(own->command);
-        own->command = now;
-    }
     if (!own->name || !own->lock_name || !own->command)
         return -ENOMEM;
     own->label = lki_text_lock_label(own->name, entry->lock, own->lock_name);

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <lockkeeper/lockkeeper.h>
@@ -200,43 +199,14 @@ char *lki_text_clean(char *text)
     return text;
 }
 
-/* The start of a file of /proc, zero-terminated. Returns the bytes read, or -1. */
-static ssize_t read_proc(pid_t pid, const char *file, uid_t *out_uid, char *buffer, size_t bytes)
-{
-    char path[64];
-    struct stat stat;
-    snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, file);
-    LKI_CLEANUP(lki_close_p) int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &stat) < 0)
-        return -1;
-    ssize_t n = read(fd, buffer, bytes - 1);
-    if (n <= 0)
-        return -1;
-    buffer[n] = '\0';
-    *out_uid = stat.st_uid;
-    return n;
-}
-
-struct lki_text lki_text_command(pid_t pid, uid_t uid, const char *known)
-{
-    struct lki_text out;
-    uid_t owner;
-    ssize_t n = read_proc(pid, "comm", &owner, out.text, sizeof(out.text));
-    if (n <= 0 || owner != uid) {
-        snprintf(out.text, sizeof(out.text), "%s", *known ? known : "?");
-        return out;
-    }
-    if (out.text[n - 1] == '\n')
-        out.text[n - 1] = '\0';
-    lki_text_clean(out.text);
-    return out;
-}
-
 char *lki_text_command_line(pid_t pid)
 {
-    char buffer[4096];
-    uid_t owner;
-    ssize_t n = read_proc(pid, "cmdline", &owner, buffer, sizeof(buffer));
+    char path[64], buffer[4096];
+    snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
+    LKI_CLEANUP(lki_close_p) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return NULL;
+    ssize_t n = read(fd, buffer, sizeof(buffer) - 1);
     if (n <= 0)
         return NULL;
     if (buffer[n - 1] == '\0')

@@ -48,11 +48,6 @@ bool lki_text_split_label(char *label, const char **out_lock, int64_t *out_index
  * allocated; NULL if /proc does not show it. */
 char *lki_text_command_line(pid_t pid);
 
-/* What a process is called now. The broker knows what it was called when it connected, and `run`
- * has become another program since. known: what the broker says, used where /proc does not show a
- * process of that pid and user. */
-struct lki_text lki_text_command(pid_t pid, uid_t uid, const char *known);
-
 /* Replaces control bytes, and bytes that are not UTF-8, by '?', in place: for lines on a terminal,
  * where a name could do harm. Returns text. */
 char *lki_text_clean(char *text);

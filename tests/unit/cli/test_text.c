@@ -2,7 +2,6 @@
 #include "client/cli/text.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -189,21 +188,6 @@ Test(text, cleans_what_could_harm_a_terminal)
         strcpy(text, rows[i].dirty);
         cr_expect(eq(str, lki_text_clean(text), rows[i].clean), "row %zu", i);
     }
-}
-
-Test(text, asks_proc_what_a_process_is_called_now)
-{
-    char own[64];
-    FILE *comm = fopen("/proc/self/comm", "r");
-    cr_assert(ne(ptr, comm, NULL));
-    cr_assert(ne(ptr, fgets(own, sizeof(own), comm), NULL));
-    fclose(comm);
-    own[strcspn(own, "\n")] = '\0';
-
-    cr_expect(eq(str, lki_text_command(getpid(), getuid(), "before").text, own));
-    cr_expect(eq(str, lki_text_command(getpid(), getuid() + 1, "before").text, "before"));
-    cr_expect(eq(str, lki_text_command(-1, getuid(), "before").text, "before"));
-    cr_expect(eq(str, lki_text_command(-1, getuid(), "").text, "?"));
 }
 
 Test(text, shows_no_command_line_of_nobody)
