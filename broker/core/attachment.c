@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "broker/core/brokered_wait.h"
+#include "broker/core/fact.h"
 #include "broker/core/registry.h"
 #include "broker/core/repair_queue.h"
 #include "broker/core/segment.h"
@@ -154,6 +155,9 @@ static void begin_end(struct lkd_core *core, struct lkd_attachment *attachment,
     enter(attachment, LKD_ATTACHMENT_REPAIRING);
     attachment->cause = cause;
     attachment->ended_ns = now_ns;
+    /* A client may have written over the id, which would hide the cells of the dead from its repair
+     * and leave writers waiting for a reader that is gone. */
+    lkd_fact_restore_id(&attachment->segment->area, attachment->slot, attachment->id);
     lki_repair_begin(&attachment->repair, &attachment->segment->area, attachment->id);
 }
 

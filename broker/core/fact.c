@@ -25,6 +25,12 @@ void lkd_fact_name_lock(const struct lki_area *area, uint32_t lock, const void *
     atomic_store_explicit(&cold->name_bytes, name_bytes, memory_order_release);
 }
 
+void lkd_fact_restore_id(const struct lki_area *area, uint32_t slot, uint32_t id)
+{
+    /* relaxed: the broker alone writes ids and reads this one again, in the repair */
+    atomic_store_explicit(&area->attachments[slot].id, id, memory_order_relaxed);
+}
+
 /* Everything below is relaxed: one fact for people, on the strength of which nothing is read. */
 
 void lkd_fact_held_since(const struct lki_area *area, uint32_t slot, uint64_t now_ns)

@@ -12,6 +12,7 @@ void lkd_fact_publish(const struct lki_area *area);
 void lkd_fact_set_data_bytes(const struct lki_area *area, uint64_t data_bytes);
 void lkd_fact_name_lock(const struct lki_area *area, uint32_t lock, const void *name,
                         uint32_t name_bytes);
+void lkd_fact_restore_id(const struct lki_area *area, uint32_t slot, uint32_t id);
 void lkd_fact_held_since(const struct lki_area *area, uint32_t slot, uint64_t now_ns);
 
 /* Snapshots. lock < locks, 1 <= slot <= attachments_max. */

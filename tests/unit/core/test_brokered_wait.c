@@ -420,13 +420,18 @@ Test(asynchronous, holder_dies_with_its_extra_slots)
     cr_expect(eq(u32, native_b.area.attachments[grant.attachment & LKI_SLOT_MASK].id, 0));
 }
 
-Test(asynchronous, lost_session_keeps_its_asynchronous_hold)
+Test(asynchronous, lost_session_keeps_its_holds_and_loses_its_waits)
 {
-    granted(a, request_async(a, segment, LOCK, X, NEVER));
+    struct lki_granted hold = granted(a, request_async(a, segment, LOCK, X, NEVER));
+    native_try(&native_c, 5, X);
     uint64_t given_up = request_async(a, segment, 5, X, NEVER);
-    (void)given_up;
+    const struct lki_attachment *slots = native_c.area.attachments;
+    cr_assert(ne(u32, slots[5].id, 0));
     lose(a);
     work();
+    cr_expect(not(is_answered(a, given_up)));
+    cr_expect(eq(u32, slots[5].id, 0), "the slot that only waited is given back at once");
+    cr_expect(eq(u32, slots[4].id, hold.attachment));
     EXPECT_STATUS(b, request_async(b, segment, LOCK, X, 0), LKI_STATUS_BUSY);
     end_process(1);
     work();

@@ -186,3 +186,27 @@ Test(repair_queue, owner_under_repair_is_not_checked)
     request_ask(b, at.segment, 0, at.attachment);
     cr_expect(eq(sz, count_effects(LKD_EFFECT_CHECK_PROCESS), 0));
 }
+
+/* Rows: what a reader wrote over its own id before it died. */
+Test(repair_queue, reader_that_wrote_over_its_id_leaves_no_cell_behind)
+{
+    static const uint32_t ids[] = {0, UINT32_MAX, 1u << 16 | 2, 2u << 16 | 1};
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        uint64_t a = connect_as(1000, 10 + 2 * i), b = connect_as(1000, 11 + 2 * i);
+        struct lki_opened at_a = opened(a, "x", LK_CREATE), at_b = opened(b, "x", 0);
+        struct native reader, writer;
+        native_init(&reader, a, &at_a);
+        native_init(&writer, b, &at_b);
+        native_try(&reader, 0, S);
+        reader.party.self->id = ids[i];
+        native_wait(&writer, 0, X);
+        end_process(10 + 2 * i);
+        work();
+        cr_expect(eq(int, native_step(&writer), LKI_TAKEN), "row %zu", i);
+        uint64_t c = connect_as(1000, 100 + i);
+        cr_expect(eq(u32, opened(c, "x", 0).attachment, 2u << 16 | 1), "row %zu", i);
+        end_process(11 + 2 * i);
+        end_process(100 + i);
+        work();
+    }
+}
