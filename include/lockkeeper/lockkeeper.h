@@ -9,10 +9,12 @@
  * leaves the caller holding anything. lk_last_error() tells the rest in words, per thread.
  *
  * Threads: one thread at a time uses a session and what was opened through it; sessions are
- * independent, so a thread that wants its own ownership opens its own session. Fork: a child's
- * inherited handles answer -ESTALE; it opens its own session. Signals: nothing here is
- * async-signal-safe. No signal handler is installed unless a segment is opened with LK_GUARD. No
- * thread is started. Nothing is printed.
+ * independent, so a thread that wants its own ownership opens its own session.
+ * Fork: a child's inherited handles answer -ESTALE, and their maps are absent; it opens its own
+ * session. lk_session_close() of an inherited session frees memory and tells the broker nothing.
+ * Closed handles of segments and locks answer -ESTALE too, until their session is closed.
+ * Signals: nothing here is async-signal-safe. No signal handler is installed unless a segment is
+ * opened with LK_GUARD. No thread is started. Nothing is printed.
  */
 #ifndef LOCKKEEPER_LOCKKEEPER_H
 #define LOCKKEEPER_LOCKKEEPER_H
@@ -127,62 +129,72 @@ struct lk_holder {
     char command[32]; /* zero-terminated */
 };
 
-/* --- Sessions ------------------------------------------------------------------------------------
- */
+/* --- Sessions -------------------------------------------------------------------------------- */
 
 /**
  * Connects to a broker, and starts one if nobody answers.
  * @socket_path: the broker's socket. NULL: $LOCKKEEPER_SOCKET, else the system broker if it
- * answers, else the user's own, which is started when it does not run
- * @options:     may be NULL
+ *               answers, else the user's own, which is started when it does not run
+ * @options:     may be NULL. $LOCKKEEPER_AUTOSTART=0 does what LK_NO_AUTOSTART does
  * @out:         the new session, owned by the caller
  * Returns:      0
  * Errors:       -ECONNREFUSED (nobody answers, and not started), -ENAMETOOLONG (the path does not
- * fit in a socket address), -EACCES, -EPROTO, -EMFILE, -ENOMEM, -EINVAL Threads: any. The broker's
- * own refusal of a session is reported by the first call that needs a reply.
+ *               fit in a socket address), -EACCES (no permission, or a stranger answers there),
+ *               -EPROTO, -EMFILE, -ENOMEM, -EINVAL
+ * Threads: any. What is started: $LOCKKEEPERD, else lockkeeperd where the library was installed
+ * for, beside the running program, or on PATH. A refusal of this client by the broker is reported
+ * by the first call that needs a reply.
  */
 LK_API int lk_session_open(const char *socket_path, const struct lk_session_options *options,
                            struct lk_session **out);
 
 /**
  * Closes a session and everything opened through it. Maps are unmapped. A lock still held is handed
- * on as after a death: never a silent release. Returns: NULL. NULL is allowed.
+ * on as after a death: never a silent release. Callbacks that are due are not called any more.
+ * Returns: NULL. NULL is allowed.
  */
 LK_API struct lk_session *lk_session_close(struct lk_session *session);
 
-/** The descriptor to poll for reading when asynchronous acquires are pending; -errno. Borrowed. */
+/**
+ * The descriptor to poll for reading when asynchronous acquires are pending: readable while
+ * lk_session_dispatch() has something to do, also when another call has received it. Borrowed.
+ * Errors: -ESTALE, -EMFILE, -EINVAL
+ */
 LK_API int lk_session_fd(struct lk_session *session);
 
 /**
- * Handles what has arrived, calls callbacks, does not block.
- * Returns: the number of callbacks called. Errors: -ECONNRESET (the broker is gone), -ESTALE,
- * -EPROTO
+ * Handles what has arrived, calls callbacks, does not block. A callback may do anything but close
+ * the session.
+ * Returns: the number of callbacks called
+ * Errors:  -ECONNRESET (the broker is gone; what was pending was called with it before), -ESTALE,
+ *          -EPROTO
  */
 LK_API int lk_session_dispatch(struct lk_session *session);
 
-/* --- Segments ------------------------------------------------------------------------------------
- */
+/* --- Segments -------------------------------------------------------------------------------- */
 
 /**
  * Opens a segment of anonymous memory by name, creating it if the options say so.
  * @name:    1 to 255 bytes of UTF-8 without control characters and '#'; '/' only in the prefixes
  *           "~user/" and "@group/". A bare name is the caller's own
  * @options: NULL: attach only
- * Returns:  0 attached, LK_CREATED created. Twice by one session: the same handle, counted
- * Errors:   -ENOENT, -EEXIST, -EACCES, -EINVAL (name, size, mode), -EAGAIN (not yet published),
- *           -ENOSPC, -EDQUOT, -EMFILE, -EUSERS (all attachments taken), -ECONNRESET, -ESTALE
+ * Returns:  0 attached, LK_CREATED created. Twice by one session: the same handle, counted, with
+ *           the rights and flags of the first time
+ * Errors:   -ENOENT, -EEXIST, -EACCES, -EINVAL (name, mode, or a size that an existing segment does
+ *           not have), -EFBIG (beyond the bounds), -EAGAIN (not yet published), -ENOSPC, -EDQUOT,
+ *           -EMFILE (nothing was opened), -EUSERS (all attachments taken), -ECONNRESET, -EPROTO,
+ *           -ENOMEM, -ESTALE
  */
 LK_API int lk_segment_open(struct lk_session *session, const char *name,
                            const struct lk_segment_options *options, struct lk_segment **out);
 
 /**
- * Offers a file as the data of a segment. The file is opened by the caller, with the caller's
- * rights.
- * @fd:     a regular file, readable and writable; borrowed
+ * Offers a file as the data of a segment. The file is opened by the caller, with his rights.
+ * @fd:      a regular file, open for reading and writing; borrowed
  * @options: size_bytes 0: the file's size. A file of length zero is extended to size_bytes
- * Returns: as lk_segment_open(): LK_CREATED, or 0 when the segment exists and has the same file
- * Errors:  also -ESTALE (the segment has another file: device or inode differ), -EACCES (the broker
- * takes files only from its own user), -EBADF
+ * Returns:  as lk_segment_open(): LK_CREATED, or 0 when the segment exists and has the same file
+ * Errors:   also -ESTALE (the segment has another file: device or inode differ), -EACCES (the
+ *           broker takes files only from its own user), -EBADF
  */
 LK_API int lk_segment_offer(struct lk_session *session, const char *name, int fd,
                             const struct lk_segment_options *options, struct lk_segment **out);
@@ -190,26 +202,33 @@ LK_API int lk_segment_offer(struct lk_session *session, const char *name, int fd
 /** Lets others open a segment created with LK_UNPUBLISHED. Errors: -EPERM (not the creator). */
 LK_API int lk_segment_publish(struct lk_segment *segment);
 
-/** Gives one count back; the last one detaches and unmaps. Held locks are handed on as after a
- * death. Returns: NULL. NULL is allowed. */
+/**
+ * Gives one count back; the last one detaches and unmaps. Held locks are handed on as after a
+ * death; pending asynchronous acquires end with -ECANCELED at the next dispatch.
+ * Returns: NULL. NULL is allowed.
+ */
 LK_API struct lk_segment *lk_segment_close(struct lk_segment *segment);
 
-/** Removes a name. Sessions attached keep what they have. Errors: -ENOENT, -EACCES. */
+/** Removes a name. Sessions attached keep what they have. Errors: -ENOENT, -EACCES, -EINVAL. */
 LK_API int lk_segment_remove(struct lk_session *session, const char *name);
 
-/** The present size of the data in bytes; others may grow it at any time. */
+/** The present size of the data in bytes; others may grow it at any time. 0 for a stale handle. */
 LK_API uint64_t lk_segment_size(const struct lk_segment *segment);
 
-/** Grows the data in place; never shrinks (-EINVAL). Errors: -ENOSPC, -EDQUOT, -EACCES (read-only),
- * -EFBIG (beyond size_max_bytes). */
+/**
+ * Grows the data in place; maps that reach so far show it at once.
+ * Errors: -EINVAL (never shrinks), -EFBIG (beyond size_max_bytes), -ENOSPC, -EDQUOT, -EACCES
+ *         (read-only), -EIO (a guarded file was truncated), -ECONNRESET, -ESTALE
+ */
 LK_API int lk_segment_grow(struct lk_segment *segment, uint64_t size_bytes);
 
 /**
  * Maps a window of the data.
  * @offset, @length_bytes: any values within the maximum size, unaligned too; length 0: up to the
- * size
+ *               present size
  * @out_address: the byte at offset. Valid until lk_segment_unmap() or the segment's close
- * Errors: -EINVAL (beyond the end, or empty), -ENOMEM, -EIO (a guarded file was truncated), -ESTALE
+ * Errors: -EINVAL (beyond the end, or empty), -ENOMEM, -ENOSPC (too many guarded windows), -EIO (a
+ *         guarded file was truncated), -ESTALE
  */
 LK_API int lk_segment_map(struct lk_segment *segment, uint64_t offset, uint64_t length_bytes,
                           void **out_address);
@@ -217,29 +236,39 @@ LK_API int lk_segment_map(struct lk_segment *segment, uint64_t offset, uint64_t 
 /** Unmaps a window by the address that lk_segment_map() gave. Errors: -EINVAL (no such window). */
 LK_API int lk_segment_unmap(struct lk_segment *segment, void *address);
 
-/* --- Locks ---------------------------------------------------------------------------------------
- */
+/* --- Locks ----------------------------------------------------------------------------------- */
 
-/** Lock number index of the segment. Twice: the same handle, counted. Errors: -ERANGE, -ESTALE,
- * -ENOMEM. */
+/**
+ * Lock number index of the segment. Twice: the same handle, counted.
+ * Errors: -ERANGE (beyond the table), -ENOMEM, -EINVAL, -ESTALE
+ */
 LK_API int lk_lock_at(struct lk_segment *segment, uint32_t index, struct lk_lock **out);
 
-/** The lock with this name; an unused entry gets the name if there is none. Errors: -EINVAL (name),
- * -ENOSPC (table full), -EACCES. */
+/**
+ * The lock with this name; an unused entry gets the name if there is none.
+ * @name: 1 to 255 bytes of UTF-8 without control characters, '#' and '/', and not all digits
+ * Errors: -EINVAL (name), -ENOSPC (table full), -EACCES, -ECONNRESET, -ENOMEM, -ESTALE
+ */
 LK_API int lk_lock_named(struct lk_segment *segment, const char *name, struct lk_lock **out);
 
-/** Gives one count back. Releases nothing. Returns: NULL. NULL is allowed. */
+/**
+ * Gives one count back. Releases nothing, and cancels nothing.
+ * Returns: NULL. NULL is allowed.
+ */
 LK_API struct lk_lock *lk_lock_close(struct lk_lock *lock);
 
 /**
  * Takes a lock, waiting while another session holds it in a mode that conflicts.
- * @mode:       LK_SHARED, LK_EXCLUSIVE or LK_EXCLUSIVE | LK_TO_EXIT
+ * @mode:       LK_SHARED, LK_EXCLUSIVE or LK_EXCLUSIVE_TO_EXIT
  * @timeout_ns: nanoseconds from now; 0 tries once, LK_WAIT_FOREVER never gives up
  * Returns:     LK_ACQUIRED, or LK_ACQUIRED_OWNER_DIED: held as well, but an owner died inside.
- * Repair the data, then call lk_lock_mark_consistent() Errors:      -EBUSY (timeout 0), -ETIMEDOUT,
- * -EDEADLK (this session holds it already: locks do not nest), -ENOLCK (17th shared hold), -ESTALE,
- * -ECONNRESET, -EINVAL: not held Threads: one thread per session at a time. Signals: EINTR is
- * handled inside. Fork: -ESTALE. Source: the robust mutex of POSIX pthread_mutex_lock(); futex(2).
+ *              Repair the data, then call lk_lock_mark_consistent()
+ * Errors:      -EBUSY (timeout 0), -ETIMEDOUT, -EDEADLK (this session holds it already: locks do
+ *              not nest), -ENOLCK (17th shared hold in a segment), -EALREADY (an asynchronous
+ *              acquire is pending), -EIO (a guarded file was truncated), -ESTALE, -ECONNRESET,
+ *              -EINVAL: not held
+ * Threads: one thread per session at a time. Signals: EINTR is handled inside. Fork: -ESTALE.
+ * Source: the robust mutex of POSIX pthread_mutex_lock(); futex(2).
  */
 LK_API int lk_lock_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns);
 
@@ -249,54 +278,68 @@ typedef void (*lk_acquired_fn)(struct lk_lock *lock, int result, void *user);
 
 /**
  * As lk_lock_acquire(), but returns at once; the broker waits. The callback comes from
- * lk_session_dispatch() alone, exactly once, unless this call fails. One at a time per lock handle.
- * Errors: -EALREADY (one is pending), -EDEADLK, -EAGAIN (too many), -EINVAL, -ESTALE, -ECONNRESET
+ * lk_session_dispatch() alone, exactly once, unless this call fails or the session is closed. One
+ * at a time per lock handle. The lock may be held from any call of the session on, before the
+ * callback tells so. Each takes an attachment of the segment while it waits and holds.
+ * Errors: -EALREADY (one is pending), -EDEADLK, -EINVAL, -EIO, -ESTALE, -ECONNRESET. In the
+ *         callback also -EAGAIN (too many by this session), -EUSERS (all attachments taken)
  */
 LK_API int lk_lock_acquire_async(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns,
                                  lk_acquired_fn acquired, void *user);
 
-/** Gives up a pending asynchronous acquire. Returns: 0 cancelled (the callback gets -ECANCELED), or
- * 1: it was granted meanwhile and is held (the callback gets the grant). Errors: -ENOENT. */
+/**
+ * Gives up a pending asynchronous acquire.
+ * Returns: 0: not held (the callback gets -ECANCELED, or how it had ended before), or 1: it was
+ *          granted meanwhile and is held (the callback gets the grant)
+ * Errors:  -ENOENT (none is pending), -ECONNRESET, -ESTALE
+ */
 LK_API int lk_lock_cancel(struct lk_lock *lock);
 
-/** Releases a lock. Errors: -EPERM (this session does not hold it; nothing is changed), -ESTALE. */
+/**
+ * Releases a lock.
+ * Returns: 0
+ * Errors:  -EPERM (this session does not hold it; nothing is changed), -ESTALE, -EINVAL;
+ *          -ECONNRESET (granted by a broker that is gone). -EIO: released, but the guarded file was
+ *          truncated, so what was written under the lock may be lost
+ */
 LK_API int lk_lock_release(struct lk_lock *lock);
 
 /** The exclusive holder states that the data is whole again. Errors: -EPERM (not the exclusive
- * holder). */
+ * holder), -ESTALE. */
 LK_API int lk_lock_mark_consistent(struct lk_lock *lock);
 
-/** What the last recovery found; as often as asked. Errors: -ENOENT (there was none), -EINVAL. */
+/** What the last recovery found; as often as asked. Errors: -ENOENT (there was none), -EINVAL,
+ * -ESTALE. */
 LK_API int lk_lock_recovery(struct lk_lock *lock, struct lk_recovery *out);
 
 /** Who holds the lock now, asked of the broker. Errors: -EINVAL, -ECONNRESET, -ESTALE. */
 LK_API int lk_lock_holder(struct lk_lock *lock, struct lk_holder *out);
 
 /** The fencing token: the lock's sequence. While held exclusively it names this hold; it never
- * falls. */
+ * falls. 0 for a stale handle. */
 LK_API uint64_t lk_lock_token(const struct lk_lock *lock);
 
 /** The exclusive holder declares the bytes that it is about to change; a successor is told of them
- * if it dies. The last declaration counts, and ends with the hold. Errors: -EPERM, -EINVAL. */
+ * if it dies. The last declaration counts, and ends with the hold. Errors: -EPERM, -EINVAL,
+ * -ESTALE. */
 LK_API int lk_lock_declare(struct lk_lock *lock, uint64_t offset, uint64_t length_bytes);
 
-/* --- Optimistic reads ----------------------------------------------------------------------------
- */
+/* --- Optimistic reads ------------------------------------------------------------------------ */
 
 /** Begins a read that takes no lock and needs no write access; never waits. Errors: -EAGAIN (a
- * writer is inside), -EOWNERDEAD (an owner died inside, nobody repaired it yet), -ESTALE. */
+ * writer is inside; makes no text), -EOWNERDEAD (an owner died inside, nobody repaired it yet),
+ * -EIO (a guarded file was truncated), -ESTALE. */
 LK_API int lk_read_begin(const struct lk_lock *lock, uint64_t *out_version);
 
 /** True if nothing was written under the lock since lk_read_begin(): what was copied may be used.
- */
+ * False for a stale handle. */
 LK_API bool lk_read_valid(const struct lk_lock *lock, uint64_t version);
 
 /** Copies bytes that may change meanwhile, without a data race; use the copy only if
  * lk_read_valid(). */
 LK_API void lk_read_copy(void *to, const void *from, size_t bytes);
 
-/* --- Errors --------------------------------------------------------------------------------------
- */
+/* --- Errors ---------------------------------------------------------------------------------- */
 
 /** Names a result code in words. Never NULL; static storage. Threads: any. */
 LK_API const char *lk_strerror(int result);

@@ -11,7 +11,11 @@
 
 #include "area_fixture.h"
 #include "client/lock.h"
+#include "client/wait.h"
+#include "common/clock.h"
 #include "common/fd.h"
+#include "engine/repair.h"
+#include "engine/wait.h"
 #include "proto/channel.h"
 
 static struct area_fixture fixture;
@@ -72,6 +76,26 @@ static void result(uint64_t id, enum lki_status status)
 {
     send_reply(
         &(struct lki_message){.type = LKI_REPLY_RESULT, .id = id, .as.result = {.status = status}});
+}
+
+/* Receives what the client sent until such a message comes. */
+static struct lki_message next_of_type(enum lki_message_type type)
+{
+    static struct lki_arena arena;
+    static uint8_t buffer[LKI_REQUEST_BYTES_MAX];
+    struct lki_message message = {.type = LKI_MESSAGE_NONE};
+    while (message.type != type) {
+        int fds[LKI_RECORD_FDS_MAX];
+        size_t fd_count;
+        const char *reason = "";
+        lki_arena_reset(&arena);
+        cr_assert(eq(int,
+                     lki_channel_receive(broker_end, &arena, buffer, LKI_DIRECTION_REQUEST,
+                                         LKI_CHANNEL_NO_WAIT, &message, fds, &fd_count, &reason),
+                     1),
+                  "no such message came");
+    }
+    return message;
 }
 
 static bool readable(int fd)
@@ -158,4 +182,36 @@ ASYNC_TEST(closing_the_segment_cancels)
     lk_segment_close(segment);
     cr_assert(eq(int, lk_session_dispatch(session), 1));
     cr_assert(eq(int, last_result, -ECANCELED));
+}
+
+/* The wake of a brokered waiter goes through the broker. */
+ASYNC_TEST(native_release_nudges_the_broker_for_its_waiter)
+{
+    uint32_t id = lki_attachment_open(&fixture.area, 8, 1, LKI_ATTACHMENT_BROKERED);
+    struct lki_party waiter;
+    cr_assert(lki_party_init(&waiter, &fixture.area, id, lki_wake_native, segment));
+    cr_assert(eq(int, lk_lock_acquire(second, LK_EXCLUSIVE, 0), LK_ACQUIRED));
+    struct lki_wait wait;
+    struct lki_sleep nap;
+    enum lki_verdict verdict = lki_wait_begin(&wait, &waiter, 1, LKI_MODE_EXCLUSIVE, LKI_HOLD_DATA,
+                                              lki_clock_now_ns(), LKI_TIME_NEVER);
+    cr_assert(eq(int, verdict, LKI_SLEEP));
+    cr_assert(eq(int, lki_wait_step(&wait, lki_clock_now_ns(), &nap), LKI_SLEEP));
+    cr_assert(eq(int, lk_lock_release(second), 0));
+    cr_assert(eq(int, next_of_type(LKI_REQUEST_NUDGE).as.segment_ref.segment, 5));
+    lki_wait_give_up(&wait);
+}
+
+ASYNC_TEST(waiter_asks_about_the_owner_after_its_first_nap)
+{
+    uint32_t id = lki_attachment_open(&fixture.area, 8, 1, 0);
+    struct lki_party owner;
+    cr_assert(lki_party_init(&owner, &fixture.area, id, lki_wake_native, segment));
+    cr_assert(eq(int, lki_lock_try(&owner, 1, LKI_MODE_EXCLUSIVE, LKI_HOLD_DATA), LKI_TAKEN));
+    uint64_t sequence = lki_lock_sequence(&fixture.area, 1);
+    cr_assert(eq(int, lk_lock_acquire(second, LK_EXCLUSIVE, 20000000), -ETIMEDOUT));
+    struct lki_message message = next_of_type(LKI_REQUEST_ASK);
+    cr_expect(eq(u32, message.as.ask.owner, id));
+    cr_expect(eq(u32, message.as.ask.lock, 1));
+    cr_expect(eq(u64, message.as.ask.sequence, sequence));
 }
