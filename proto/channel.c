@@ -45,6 +45,8 @@ int lki_channel_send_record(int socket_fd, const uint8_t *bytes, size_t size_byt
     } while (sent < 0 && errno == EINTR);
     if (sent >= 0)
         return 0; /* a record goes as a whole or not at all */
+    if (errno == EPERM && fd_count > 0)
+        return -EACCES; /* the peer takes no descriptors from us (SO_PASSRIGHTS) */
     /* Which of these it is depends on what the peer left unread when it went. */
     return errno == EPIPE || errno == ENOTCONN ? -ECONNRESET : -errno;
 }

@@ -24,7 +24,8 @@ enum lki_channel_flags {
  * Sends a message.
  * @fds:    borrowed: the peer gets duplicates. May be NULL when fd_count is 0
  * Returns: 0
- * Errors:  -EAGAIN (would block); -ECONNRESET (the peer is gone); -EMSGSIZE and -EINVAL (as of
+ * Errors:  -EAGAIN (would block); -ECONNRESET (the peer is gone); -EACCES (the peer takes no
+ *          descriptors); -EMSGSIZE and -EINVAL (as of
  *          lki_message_encode(), or more than LKI_RECORD_FDS_MAX descriptors); -ETOOMANYREFS (our
  *          user has too many descriptors under way); any other errno of sendmsg(2). Nothing was
  *          sent.
