@@ -19,7 +19,8 @@ if(LK_TESTS)
 endif()
 
 # lk_test_defaults(NAME [TIMEOUT s] [LABELS ...] [SERIAL] [FAIL_ON regex])
-# Sets the common properties of an existing test; call it for tests made with add_test().
+# Sets the common properties of an existing test; call it for tests made with add_test(). The fixture
+# looks before the first and after the last one for what tests leave behind (tests/support).
 function(lk_test_defaults name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "SERIAL" "TIMEOUT;FAIL_ON" "LABELS")
   lk_refuse_unparsed("lk_test_defaults(${name})" "${arg_UNPARSED_ARGUMENTS}")
@@ -39,7 +40,8 @@ function(lk_test_defaults name)
                LABELS "${arg_LABELS}"
                FAIL_REGULAR_EXPRESSION "${fail_on}"
                ENVIRONMENT "UBSAN_OPTIONS=print_stacktrace=1"
-               RUN_SERIAL "${arg_SERIAL}")
+               RUN_SERIAL "${arg_SERIAL}"
+               FIXTURES_REQUIRED leftovers)
 endfunction()
 
 # lk_criterion_test(NAME sources... [LIBS ...] [TIMEOUT s] [LABELS ...] [SERIAL])

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+#include "tests/support/broker.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/cleanup.h"
+#include "common/fd.h"
+#include "tests/support/process.h"
+
+static struct test_broker *running;
+
+/* Everything in the directory, which has no folders in it. */
+static void remove_directory(const char *directory)
+{
+    DIR *listing = opendir(directory);
+    if (!listing)
+        return;
+    for (struct dirent *entry; (entry = readdir(listing));)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            unlinkat(dirfd(listing), entry->d_name, 0);
+    closedir(listing);
+    rmdir(directory);
+}
+
+static void give_up(void)
+{
+    if (!running)
+        return;
+    kill(running->pid, SIGKILL);
+    waitpid(running->pid, NULL, 0);
+    test_broker_show_log(running);
+    remove_directory(running->directory);
+    running = NULL;
+}
+
+static void run_daemon(const struct test_broker *broker, pid_t parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(1);
+    int log = open(broker->log_path, O_WRONLY | O_CREAT | O_APPEND, 0600);
+    if (log < 0 || dup2(log, STDERR_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0)
+        _exit(1);
+    /* Not the pipes and sockets of whoever runs the test: it waits for their ends. */
+    close_range(3, ~0u, 0);
+    execl(LK_DAEMON, "lockkeeperd", "--socket", broker->socket_path, (char *)NULL);
+    perror(LK_DAEMON);
+    _exit(1);
+}
+
+static bool answers(const char *socket_path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", socket_path);
+    LKI_CLEANUP(lki_close_p) int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    test_check(fd >= 0, "socket");
+    return connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+}
+
+void test_broker_start(struct test_broker *broker)
+{
+    test_check(!running, "one broker per process");
+    *broker = (struct test_broker){.directory = "/tmp/lk-test-XXXXXX"};
+    test_check(mkdtemp(broker->directory) != NULL, "mkdtemp");
+    snprintf(broker->socket_path, sizeof(broker->socket_path), "%s/broker.sock", broker->directory);
+    snprintf(broker->log_path, sizeof(broker->log_path), "%s/log", broker->directory);
+
+    pid_t parent = getpid();
+    fflush(NULL);
+    broker->pid = fork();
+    test_check(broker->pid >= 0, "fork");
+    if (broker->pid == 0)
+        run_daemon(broker, parent);
+    running = broker;
+    test_on_fail(give_up);
+
+    /* Who connects cannot be told that a socket appears; so this asks every millisecond. */
+    uint64_t deadline_ns = lki_clock_now_ns() + 10 * LKI_NS_PER_S;
+    while (!answers(broker->socket_path)) {
+        test_check(waitpid(broker->pid, NULL, WNOHANG) == 0, "the broker ended at once");
+        test_check(lki_clock_now_ns() < deadline_ns, "the broker does not answer");
+        test_sleep_ns(LKI_NS_PER_MS);
+    }
+}
+
+void test_broker_stop(struct test_broker *broker)
+{
+    test_check(kill(broker->pid, SIGTERM) == 0, "the broker ended by itself");
+    int status = test_reap(broker->pid);
+    test_check(WIFEXITED(status) && WEXITSTATUS(status) == 0,
+               "SIGTERM ended the broker with status %#x", (unsigned)status);
+    struct stat info;
+    test_check(lstat(broker->socket_path, &info) != 0 && errno == ENOENT,
+               "the broker left its socket behind");
+    remove_directory(broker->directory);
+    running = NULL;
+}
+
+void test_broker_show_log(const struct test_broker *broker)
+{
+    FILE *log = fopen(broker->log_path, "re");
+    char line[1024];
+    if (!log)
+        return;
+    fprintf(stderr, "--- the broker's log ---\n");
+    while (fgets(line, sizeof(line), log))
+        fputs(line, stderr);
+    fprintf(stderr, "--- end ---\n");
+    fclose(log);
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/* A broker of one's own: the daemon of this build on a socket in a new directory below /tmp, killed
+ * by the kernel if the test ends without stopping it. One per process at a time. */
+#pragma once
+
+#include <sys/types.h>
+
+struct test_broker {
+    pid_t pid;
+    char directory[40];   /* /tmp/lk-test-XXXXXX: what check_leftovers looks for */
+    char socket_path[64]; /* in it */
+    char log_path[64];    /* what the daemon wrote */
+};
+
+/* Returns when it answers. Aborts if it does not within 10 s. */
+void test_broker_start(struct test_broker *broker);
+
+/* Ends it by SIGTERM, checks that it exits with 0 and leaves no socket, and removes the directory.
+ */
+void test_broker_stop(struct test_broker *broker);
+
+/* Copies the daemon's log to stderr: for the report of a failure. */
+void test_broker_show_log(const struct test_broker *broker);

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* Looking at processes from outside, through /proc. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* The state letter of /proc/PID/stat ('R', 'S', 'T', 'Z', ...), or 0 when there is no such process.
+ */
+char test_process_state(pid_t pid);
+
+/* Context switches of all its tasks so far, voluntary or not: each wake-up of a sleeping task
+ * counts. */
+uint64_t test_process_switches(pid_t pid);
+
+/* How many descriptors it has open. */
+unsigned test_process_descriptors(pid_t pid);
+
+/* Lists them on stderr, for the report of a failure. */
+void test_process_show_descriptors(pid_t pid);
+
+/* One line for a message: state and what it waits for. */
+void test_process_describe(pid_t pid, char *out, size_t size);
+
+/* The load average of the last minute: belongs beside every measured figure. */
+double test_load_average(void);
