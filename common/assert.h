@@ -13,3 +13,6 @@ void lki_assert_failed(const char *expression, const char *file, int line)
         if (__builtin_expect(!(expression), 0))                                                    \
             lki_assert_failed(#expression, __FILE__, __LINE__);                                    \
     } while (0)
+
+/* For a place that is never reached; says why. Its own macro, since clang warns of !"text". */
+#define LKI_UNREACHABLE(why) lki_assert_failed(why, __FILE__, __LINE__)

@@ -142,7 +142,7 @@ static void enter(struct lkd_attachment *attachment, enum lkd_attachment_state s
         LKI_ASSERT(state == LKD_ATTACHMENT_ENDED);
         break;
     case LKD_ATTACHMENT_ENDED:
-        LKI_ASSERT(!"an attachment that has ended changes no more");
+        LKI_UNREACHABLE("an attachment that has ended changes no more");
         break;
     }
     attachment->state = state;

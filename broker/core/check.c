@@ -103,7 +103,7 @@ static void check_session(const struct lkd_core *core, const struct lkd_session 
         LKI_ASSERT(lki_list_is_empty(&session->waits) && parked == 0);
         break;
     case LKD_SESSION_GONE:
-        LKI_ASSERT(!"a session that is gone is in no table");
+        LKI_UNREACHABLE("a session that is gone is in no table");
         break;
     }
 }

@@ -125,7 +125,7 @@ static void apply_attached(struct lkd_core *core, struct lkd_attachment *main,
         lkd_inquiry_holder(core, main, message, now_ns);
         break;
     default: /* lkd_core_apply() sends only these */
-        LKI_ASSERT(!"a request about a segment");
+        LKI_UNREACHABLE("a request about a segment");
     }
 }
 

@@ -76,8 +76,8 @@ void lkd_reply_result(struct lkd_core *core, struct lkd_session *session, uint64
 }
 
 /* Formats into the extra bytes and returns the length. A text that does not fit is cut. */
-static size_t write_text(struct lkd_sending *sending, size_t bytes_max, const char *format,
-                         va_list arguments)
+__attribute__((format(printf, 3, 0))) static size_t
+write_text(struct lkd_sending *sending, size_t bytes_max, const char *format, va_list arguments)
 {
     int length = vsnprintf((char *)sending->extra, bytes_max, format, arguments);
     if (length < 0)
@@ -180,7 +180,7 @@ bool lkd_core_next_effect(struct lkd_core *core, struct lkd_effect *out)
     out->kind = node->kind;
     switch (node->kind) {
     case LKD_EFFECT_NONE:
-        LKI_ASSERT(!"an effect that is none was queued");
+        LKI_UNREACHABLE("an effect that is none was queued");
         break;
     case LKD_EFFECT_SEND:
     case LKD_EFFECT_LOG:

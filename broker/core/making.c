@@ -180,7 +180,7 @@ void lkd_making_publish(struct lkd_core *core, struct lkd_attachment *main,
         break;
     case LKD_SEGMENT_MAKING:
     case LKD_SEGMENT_ENDED:
-        LKI_ASSERT(!"a live attachment has a live segment");
+        LKI_UNREACHABLE("a live attachment has a live segment");
         break;
     }
     lkd_reply_result(core, main->session, message->id, LKI_STATUS_OK, 0);

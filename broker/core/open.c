@@ -2,6 +2,8 @@
 #include "broker/core/open.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 
 #include "broker/core/attachment.h"
 #include "broker/core/parked.h"
@@ -30,9 +32,19 @@ struct opening {
     char shown[LKI_NAME_TEXT_BYTES_MAX + 1];
 };
 
-#define REFUSE(opening, status, format, ...)                                                       \
-    lkd_refuse((opening)->core, (opening)->session, (opening)->message->id, status,                \
-               "cannot open '%s': " format, (opening)->shown, ##__VA_ARGS__)
+/* "cannot open 'NAME': " and the rest. */
+__attribute__((format(printf, 3, 4))) static void
+refuse(const struct opening *opening, enum lki_status status, const char *format, ...)
+{
+    char why[LKD_TEXT_BYTES_MAX];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(why, sizeof(why), format, arguments);
+    va_end(arguments);
+    lkd_refuse(opening->core, opening->session, opening->message->id, status,
+               "cannot open '%s': %s", opening->shown, why);
+}
 
 static bool wants_creation(const struct opening *opening)
 {
@@ -44,28 +56,28 @@ static bool check_counts(struct opening *opening)
     const struct lki_open *open = opening->open;
 
     if (open->size_bytes > LKI_SEGMENT_BYTES_MAX || open->size_max_bytes > LKI_SEGMENT_BYTES_MAX) {
-        REFUSE(opening, LKI_STATUS_TOO_LARGE, "a segment has at most %" PRIu64 " bytes",
+        refuse(opening, LKI_STATUS_TOO_LARGE, "a segment has at most %" PRIu64 " bytes",
                (uint64_t)LKI_SEGMENT_BYTES_MAX);
         return false;
     }
     if (open->size_max_bytes != 0 && open->size_max_bytes < open->size_bytes) {
-        REFUSE(opening, LKI_STATUS_INVALID,
+        refuse(opening, LKI_STATUS_INVALID,
                "size_max_bytes %" PRIu64 " is less than size_bytes %" PRIu64, open->size_max_bytes,
                open->size_bytes);
         return false;
     }
     if (open->size_max_bytes != 0 && open->size_bytes == 0 && !open->offered) {
-        REFUSE(opening, LKI_STATUS_INVALID,
+        refuse(opening, LKI_STATUS_INVALID,
                "size_bytes is 0, which means no data at all; give a size, or no size_max_bytes");
         return false;
     }
     if (open->locks > LKI_LOCKS_MAX) {
-        REFUSE(opening, LKI_STATUS_TOO_LARGE, "%u locks; a segment has at most %u", open->locks,
+        refuse(opening, LKI_STATUS_TOO_LARGE, "%u locks; a segment has at most %u", open->locks,
                LKI_LOCKS_MAX);
         return false;
     }
     if (open->attachments_max > LKI_ATTACHMENTS_MAX) {
-        REFUSE(opening, LKI_STATUS_TOO_LARGE, "attachments_max %u; a segment has at most %u",
+        refuse(opening, LKI_STATUS_TOO_LARGE, "attachments_max %u; a segment has at most %u",
                open->attachments_max, LKI_ATTACHMENTS_MAX);
         return false;
     }
@@ -77,12 +89,12 @@ static bool check_options(struct opening *opening)
     const struct lki_open *open = opening->open;
 
     if (open->flags & ~(uint32_t)FLAGS_KNOWN) {
-        REFUSE(opening, LKI_STATUS_INVALID, "unknown flags %#x",
+        refuse(opening, LKI_STATUS_INVALID, "unknown flags %#x",
                open->flags & ~(uint32_t)FLAGS_KNOWN);
         return false;
     }
     if (open->mode & ~MODE_MASK) {
-        REFUSE(opening, LKI_STATUS_INVALID, "mode %#o has more than permission bits (0777)",
+        refuse(opening, LKI_STATUS_INVALID, "mode %#o has more than permission bits (0777)",
                open->mode);
         return false;
     }
@@ -100,19 +112,19 @@ static bool check_offer(struct opening *opening)
     if (!open->offered)
         return true;
     if (uid != 0 && uid != opening->core->config.broker_uid) {
-        REFUSE(opening, LKI_STATUS_DENIED,
+        refuse(opening, LKI_STATUS_DENIED,
                "this broker runs as uid %u and takes files from nobody else; use a broker of your "
                "own",
                opening->core->config.broker_uid);
         return false;
     }
     if (!offer || !offer->usable) {
-        REFUSE(opening, LKI_STATUS_BAD_FD,
+        refuse(opening, LKI_STATUS_BAD_FD,
                "the offered descriptor is not a regular file open for reading and writing");
         return false;
     }
     if (offer->size_bytes > LKI_SEGMENT_BYTES_MAX) {
-        REFUSE(opening, LKI_STATUS_TOO_LARGE, "the file has more than %" PRIu64 " bytes",
+        refuse(opening, LKI_STATUS_TOO_LARGE, "the file has more than %" PRIu64 " bytes",
                (uint64_t)LKI_SEGMENT_BYTES_MAX);
         return false;
     }
@@ -126,11 +138,11 @@ static bool check_create_rights(struct opening *opening)
     if (lkd_rights_may_create(session, &opening->name))
         return true;
     if (opening->name.kind == LKI_NAME_GROUP)
-        REFUSE(opening, LKI_STATUS_DENIED,
+        refuse(opening, LKI_STATUS_DENIED,
                "there is none, and only members of group %u may create it; uid %u is none of them",
                opening->name.id, session->uid);
     else
-        REFUSE(opening, LKI_STATUS_DENIED,
+        refuse(opening, LKI_STATUS_DENIED,
                "there is none, and only uid %u may create it, not uid %u; ask that user, or use a "
                "name of your own or of a group",
                opening->name.id, session->uid);
@@ -148,12 +160,12 @@ static bool choose_size(struct opening *opening, struct lkd_segment_wish *wish)
         if (wish->data_bytes == 0)
             wish->data_bytes = file_bytes;
         if (wish->data_bytes == 0) {
-            REFUSE(opening, LKI_STATUS_INVALID,
+            refuse(opening, LKI_STATUS_INVALID,
                    "the file is empty; give size_bytes, and it is extended to that");
             return false;
         }
         if (file_bytes != 0 && wish->data_bytes > file_bytes) {
-            REFUSE(opening, LKI_STATUS_INVALID,
+            refuse(opening, LKI_STATUS_INVALID,
                    "the file has %" PRIu64 " bytes and size_bytes is %" PRIu64
                    "; extend the file first, or grow the segment later",
                    file_bytes, wish->data_bytes);
@@ -166,7 +178,7 @@ static bool choose_size(struct opening *opening, struct lkd_segment_wish *wish)
     }
     wish->data_bytes_max = open->size_max_bytes ? open->size_max_bytes : wish->data_bytes;
     if (wish->data_bytes_max < wish->data_bytes) {
-        REFUSE(opening, LKI_STATUS_INVALID,
+        refuse(opening, LKI_STATUS_INVALID,
                "size_max_bytes %" PRIu64 " is less than the file's %" PRIu64, wish->data_bytes_max,
                wish->data_bytes);
         return false;
@@ -188,7 +200,7 @@ static void create(struct opening *opening)
     struct lkd_session *session = opening->session;
 
     if (open->flags & LK_READ_ONLY) {
-        REFUSE(opening, LKI_STATUS_INVALID,
+        refuse(opening, LKI_STATUS_INVALID,
                "there is none, and a segment cannot be created read-only; let its writer start "
                "first");
         return;
@@ -196,12 +208,12 @@ static void create(struct opening *opening)
     if (!check_create_rights(opening))
         return;
     if (core->segment_count >= core->config.segments_max) {
-        REFUSE(opening, LKI_STATUS_QUOTA, "this broker has %u segments, which is its maximum",
+        refuse(opening, LKI_STATUS_QUOTA, "this broker has %u segments, which is its maximum",
                core->config.segments_max);
         return;
     }
     if (open->offered && !opening->offer->present) { /* it waited for somebody else's creation */
-        REFUSE(opening, LKI_STATUS_NOT_READY, "whoever was creating it failed; try again");
+        refuse(opening, LKI_STATUS_NOT_READY, "whoever was creating it failed; try again");
         return;
     }
     struct lkd_segment_wish wish = {
@@ -220,7 +232,7 @@ static void create(struct opening *opening)
         return;
     struct lkd_segment *segment = lkd_segment_new(core, &wish);
     if (!segment) {
-        REFUSE(opening, LKI_STATUS_NO_MEMORY, "the broker has no memory for one more segment");
+        refuse(opening, LKI_STATUS_NO_MEMORY, "the broker has no memory for one more segment");
         return;
     }
     segment->leader = lkd_park(core, session, segment, opening->message, opening->offer);
@@ -289,7 +301,7 @@ static void attach(struct opening *opening, struct lkd_segment *segment, bool cr
         .creator = created,
     };
     if (segment->slots_taken >= segment->attachments_max) {
-        REFUSE(opening, LKI_STATUS_FULL,
+        refuse(opening, LKI_STATUS_FULL,
                "all of its %u attachments are taken; close a session that uses it, or create it "
                "with a larger attachments_max",
                segment->attachments_max);
@@ -300,7 +312,7 @@ static void attach(struct opening *opening, struct lkd_segment *segment, bool cr
     if (attachment)
         send_opened(opening, attachment, created);
     else
-        REFUSE(opening, LKI_STATUS_NO_MEMORY, "the broker has no memory for one more attachment");
+        refuse(opening, LKI_STATUS_NO_MEMORY, "the broker has no memory for one more attachment");
 }
 
 static bool check_join_rights(struct opening *opening, const struct lkd_segment *segment)
@@ -311,7 +323,7 @@ static bool check_join_rights(struct opening *opening, const struct lkd_segment 
     if (lkd_rights_allow(opening->session, segment, access))
         return true;
     bool readable = !read_only && lkd_rights_allow(opening->session, segment, LKD_ACCESS_READ);
-    REFUSE(opening, LKI_STATUS_DENIED,
+    refuse(opening, LKI_STATUS_DENIED,
            "mode %04o belongs to uid %u and group %u, you are uid %u; %s", segment->mode,
            segment->uid, segment->gid, opening->session->uid,
            readable ? "open it with LK_READ_ONLY, or ask its owner for the right to write"
@@ -327,7 +339,7 @@ static bool check_same_file(struct opening *opening, const struct lkd_segment *s
     if (segment->file && segment->file_device == opening->offer->device &&
         segment->file_inode == opening->offer->inode)
         return true;
-    REFUSE(opening, LKI_STATUS_STALE,
+    refuse(opening, LKI_STATUS_STALE,
            "it exists with %s, not the one that was offered; remove it first, or use another name",
            segment->file ? "another file (device or inode differ)" : "memory of its own, no file");
     return false;
@@ -341,20 +353,20 @@ static bool check_fit(struct opening *opening, const struct lkd_segment *segment
     if (!check_same_file(opening, segment))
         return false;
     if (open->size_bytes > segment->data_bytes) {
-        REFUSE(opening, LKI_STATUS_INVALID,
+        refuse(opening, LKI_STATUS_INVALID,
                "it exists with %" PRIu64 " bytes and you ask for %" PRIu64
                "; open it with size 0 and grow it (up to %" PRIu64 ")",
                segment->data_bytes, open->size_bytes, segment->data_bytes_max);
         return false;
     }
     if (open->locks > segment->locks) {
-        REFUSE(opening, LKI_STATUS_INVALID,
+        refuse(opening, LKI_STATUS_INVALID,
                "it exists with %u locks and you ask for %u; ask for no more, or remove it first",
                segment->locks, open->locks);
         return false;
     }
     if (open->flags & LK_STRICT && !(segment->flags & LK_STRICT)) {
-        REFUSE(opening, LKI_STATUS_INVALID,
+        refuse(opening, LKI_STATUS_INVALID,
                "it exists and is not strict: its members can write its locks; remove it first, or "
                "open it without LK_STRICT");
         return false;
@@ -366,7 +378,7 @@ static bool check_fit(struct opening *opening, const struct lkd_segment *segment
 static void open_again(struct opening *opening, const struct lkd_attachment *attachment)
 {
     if (attachment->read_only && !(opening->open->flags & LK_READ_ONLY)) {
-        REFUSE(opening, LKI_STATUS_INVALID,
+        refuse(opening, LKI_STATUS_INVALID,
                "this session has it open read-only; close that first, or use another session");
         return;
     }
@@ -377,7 +389,7 @@ static void open_again(struct opening *opening, const struct lkd_attachment *att
 static void join(struct opening *opening, struct lkd_segment *segment)
 {
     if (opening->open->flags & LK_CREATE_NEW) {
-        REFUSE(opening, LKI_STATUS_EXISTS,
+        refuse(opening, LKI_STATUS_EXISTS,
                "it exists, owned by uid %u; open it without LK_CREATE_NEW, or remove it first",
                segment->uid);
         return;
@@ -391,7 +403,7 @@ static void join(struct opening *opening, struct lkd_segment *segment)
     if (!check_join_rights(opening, segment) || !check_fit(opening, segment))
         return;
     if (segment->state == LKD_SEGMENT_UNPUBLISHED) {
-        REFUSE(opening, LKI_STATUS_NOT_READY,
+        refuse(opening, LKI_STATUS_NOT_READY,
                "its creator is still filling it and has not published it; try again");
         return;
     }
@@ -417,7 +429,7 @@ static void open_existing(struct opening *opening, struct lkd_segment *segment)
         join(opening, segment);
         break;
     case LKD_SEGMENT_ENDED:
-        LKI_ASSERT(!"a segment that has ended has no name");
+        LKI_UNREACHABLE("a segment that has ended has no name");
         break;
     }
 }
@@ -437,6 +449,6 @@ void lkd_open_request(struct lkd_core *core, struct lkd_session *session,
     else if (wants_creation(&opening))
         create(&opening);
     else
-        REFUSE(&opening, LKI_STATUS_NOT_FOUND,
+        refuse(&opening, LKI_STATUS_NOT_FOUND,
                "there is no such segment; start the program that creates it, or use LK_CREATE");
 }

@@ -25,7 +25,7 @@ static void enter(struct lkd_segment *segment, enum lkd_segment_state state)
         LKI_ASSERT(state == LKD_SEGMENT_ENDED);
         break;
     case LKD_SEGMENT_ENDED:
-        LKI_ASSERT(!"a segment that has ended changes no more");
+        LKI_UNREACHABLE("a segment that has ended changes no more");
         break;
     }
     segment->state = state;

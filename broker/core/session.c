@@ -171,7 +171,7 @@ static void enter(struct lkd_session *session, enum lkd_session_state state)
         LKI_ASSERT(state == LKD_SESSION_GONE);
         break;
     case LKD_SESSION_GONE:
-        LKI_ASSERT(!"a session that is gone changes no more");
+        LKI_UNREACHABLE("a session that is gone changes no more");
         break;
     }
     session->state = state;
