@@ -202,7 +202,8 @@ SEGMENT_TEST(full_descriptor_table_is_an_error_that_loses_nothing)
     for (int room = 0; room < 2; room++) { /* one descriptor, and none, where two are needed */
         tight.rlim_cur = (rlim_t)(next + room);
         cr_assert(eq(int, setrlimit(RLIMIT_NOFILE, &tight), 0));
-        cr_expect(eq(int, open_result(session, "m", LK_CREATE_NEW), -EMFILE), "room %d", room);
+        cr_expect(eq(int, open_result(session, "m", LK_CREATE_NEW | LK_KEEP), -EMFILE), "room %d",
+                  room);
         cr_expect(error_has("descriptor"), "%s", lk_last_error());
     }
     struct lk_session *none = NULL;
@@ -210,7 +211,8 @@ SEGMENT_TEST(full_descriptor_table_is_an_error_that_loses_nothing)
     cr_assert(eq(int, setrlimit(RLIMIT_NOFILE, &tight), 0));
     cr_expect(eq(int, lk_session_open(fixture.socket_path, NULL, &none), -EMFILE));
     cr_assert(eq(int, setrlimit(RLIMIT_NOFILE, &limit), 0));
-    cr_expect(eq(int, open_result(session, "m", LK_CREATE_NEW), LK_CREATED), "it was not created");
+    cr_expect(eq(int, open_result(session, "m", LK_CREATE_NEW | LK_KEEP), LK_CREATED),
+              "it was not created");
     lk_session_close(session);
 }
 
