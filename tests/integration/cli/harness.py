@@ -36,10 +36,17 @@ class Process(subprocess.Popen):
 
     def line(self, stream=None):
         """The next line of stdout, or of the stream; the event that tests wait for."""
-        stream = stream or self.stdout
-        if not select.select([stream], [], [], LONG_S)[0]:
-            raise AssertionError("no line came from %r" % self.args)
-        return stream.readline().rstrip("\n")
+        fd = (stream or self.stdout).fileno()
+        line = b""
+        # Byte by byte and past the stream: what that read ahead, select would not see.
+        while not line.endswith(b"\n"):
+            if not select.select([fd], [], [], LONG_S)[0]:
+                raise AssertionError("no line came from %r" % self.args)
+            byte = os.read(fd, 1)
+            if not byte:
+                break
+            line += byte
+        return line.decode().rstrip("\n")
 
     def finish(self):
         out, err = self.communicate(timeout=LONG_S)

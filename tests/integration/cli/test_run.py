@@ -172,6 +172,15 @@ class Refusals(BrokerTest):
         self.assertEqual((code, out), (64, ""), err)
         self.assertIn("107", err)
 
+    def test_a_full_descriptor_table(self):
+        # 0 to 2 and one more: enough to load the program, not for a session and two descriptors. The
+        # leak checker would need some as well.
+        environment = dict(self.environment, ASAN_OPTIONS="detect_leaks=0")
+        code, out, err = self.program("sh", "-c", 'ulimit -n 4; exec "$0" run full echo ran', LOCKKEEPER,
+                                      env=environment)
+        self.assertEqual((code, out), (71, ""), err)
+        self.assertRegex(err, r"^lockkeeper: .*\(EMFILE\).*\n$")
+
     def test_a_file_that_is_no_socket(self):
         path = os.path.join(self.directory, "plain")
         open(path, "w").close()
@@ -355,9 +364,25 @@ class Autostart(BrokerTest):
         self.assertEqual(self.lk("run", "second", "true", env=environment)[0], 0)
         self.assertEqual(self.lk("where", "-o", "PID", "--raw", "--no-headings", env=environment)[1], out)
 
-    def end_stranger(self, pid):
+    def test_a_dead_socket_file_is_no_broker_and_no_hindrance(self):
+        path = os.path.join(self.directory, "dead.sock")
+        environment = dict(self.environment, LOCKKEEPER_SOCKET=path)
+        self.assertEqual(self.lk("run", "a", "true", env=environment)[0], 0)
+        self.end_stranger(self.pid_of_broker(environment), signal.SIGKILL)
+        self.assertTrue(os.path.exists(path))
+        code, out, err = self.lk("ls", env=environment)
+        self.assertEqual((code, out), (66, ""))
+        self.assertIn(path, err)
+        self.assertEqual(self.lk("where", env=environment)[0], 66)
+        self.assertEqual(self.lk("run", "a", "echo", "ran", env=environment), (0, "ran\n", ""))
+        self.end_stranger(self.pid_of_broker(environment))
+
+    def pid_of_broker(self, environment):
+        return int(self.lk("where", "-o", "PID", "--raw", "--no-headings", env=environment)[1])
+
+    def end_stranger(self, pid, number=signal.SIGTERM):
         watch = os.pidfd_open(pid)
-        signal.pidfd_send_signal(watch, signal.SIGTERM)
+        signal.pidfd_send_signal(watch, number)
         self.assertTrue(select.select([watch], [], [], LONG_S)[0])
         os.close(watch)
 
