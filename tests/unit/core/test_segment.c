@@ -221,6 +221,7 @@ Test(segment, opening_never_resizes)
     uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2);
     struct lki_message create = open_message("x", LK_CREATE);
     create.as.open.size_bytes = 4096;
+    create.as.open.size_max_bytes = 8192; /* room to grow is not what the opener asked for */
     create.as.open.locks = 4;
     EXPECT_STATUS(a, send_message(a, create), LKI_STATUS_OK);
 
