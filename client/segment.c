@@ -243,12 +243,17 @@ static void fill_open(struct lki_message *request, const char *full_name,
     };
 }
 
+/* The broker has the request even if it does not answer in this time: closing need not hang with
+ * it. */
+#define DETACH_NS (2 * LKI_NS_PER_S)
+
 static void detach(struct lk_session *session, uint32_t number)
 {
     struct lki_message request = {.type = LKI_REQUEST_DETACH,
                                   .as.segment_ref = {.segment = number}};
     struct lki_record reply = {.fd_count = 0};
-    (void)lki_session_call(session, &request, -1, LKI_TIME_NEVER, &reply);
+    uint64_t deadline_ns = lki_time_add(lki_clock_now_ns(), DETACH_NS);
+    (void)lki_session_call(session, &request, -1, deadline_ns, &reply);
     lki_record_deinit(&reply);
 }
 

@@ -26,7 +26,7 @@ uint64_t lk_segment_size(const struct lk_segment *segment)
 {
     if (lki_segment_check(segment, "tell the size") < 0)
         return 0;
-    /* [data-size] acquire, pairs with the broker's store once the pages are there; a scribbled
+    /* [data-bytes] acquire, pairs with the broker's store once the pages are there; a scribbled
      * value is cut to what was checked when we attached. */
     uint64_t bytes = atomic_load_explicit(&segment->area.header->data_bytes, memory_order_acquire);
     return bytes < segment->data_bytes_max ? bytes : segment->data_bytes_max;
