@@ -143,6 +143,30 @@ Test(end, holder_to_exit_that_died_leaves_no_damage)
     cr_expect(lt(u64, order->token, lk_lock_token(lock)));
 }
 
+/* Alone in the queue, so that nobody but the broker can wake it; its own next look is up to 250 ms
+ * away. A busy machine may be late once, not three times. */
+Test(end, lone_waiter_is_woken_before_it_looks_by_itself)
+{
+    bool woken = false;
+    for (int tries = 0; !woken && tries < 3; tries++) {
+        pid_t pid = holder(LK_EXCLUSIVE);
+        pid_t waiter = test_spawn(wait_then_hold, NULL);
+        test_await_waiters(lock, 1);
+        test_sleep_ns(20 * LKI_NS_PER_MS); /* into its long nap; not for an event */
+
+        test_kill(pid);
+
+        woken = test_event_wait_for(order->ready, 150 * LKI_NS_PER_MS);
+        if (!woken)
+            test_event_wait(order->ready);
+        test_kill(waiter);
+        cr_assert(eq(int, acquire(LK_EXCLUSIVE), LK_ACQUIRED_OWNER_DIED));
+        cr_assert(eq(int, lk_lock_mark_consistent(lock), 0));
+        test_release(lock);
+    }
+    cr_expect(woken, "repair wakes nobody");
+}
+
 Test(end, queued_waiter_that_died_is_passed_over)
 {
     test_acquire(lock, LK_EXCLUSIVE);

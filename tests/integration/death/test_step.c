@@ -21,6 +21,7 @@
 
 #define NAME "step"
 #define STEPS_MAX 400
+#define SLOW_NS (200 * LKI_NS_PER_MS)
 
 #ifdef LKI_STEPS
 
@@ -172,7 +173,7 @@ static void start_survivors(pid_t *survivors)
 }
 
 /* True: the victim died. False: it came through, so there are no more steps. */
-static bool play_round(uint32_t last)
+static bool play_round(uint32_t last, uint64_t *out_waited_ns)
 {
     pid_t survivors[2];
 
@@ -211,10 +212,7 @@ static bool play_round(uint32_t last)
     for (int i = 0; i < 2; i++)
         cr_assert(test_event_wait_for(stage->done, 30 * LKI_NS_PER_S),
                   "%s, step %u (%s): a survivor waits for ever", scene->name, last, stage->at);
-    double waited_ms = (double)(lki_clock_now_ns() - start_ns) / 1e6;
-    if (waited_ms > 200)
-        cr_log_warn("%s, step %u (%s): the survivors waited %.0f ms", scene->name, last, stage->at,
-                    waited_ms);
+    *out_waited_ns = lki_clock_now_ns() - start_ns;
     for (int i = 0; i < 2; i++)
         test_reap_success(survivors[i]);
     if (scene->when != BEFORE)
@@ -227,11 +225,27 @@ static bool play_round(uint32_t last)
     return died;
 }
 
+/* A lost wake-up ends with the sleeper's own long nap of 250 ms. A busy machine may be as slow
+ * once, but not at the same step three times in a row. */
+static bool play_step(uint32_t last)
+{
+    uint64_t waited_ns = 0;
+    bool died = false;
+    for (int tries = 0; tries < 3; tries++) {
+        died = play_round(last, &waited_ns);
+        if (waited_ns < SLOW_NS)
+            return died;
+    }
+    cr_expect(lt(u64, waited_ns, SLOW_NS), "%s, step %u (%s): nobody was woken", scene->name, last,
+              stage->at);
+    return died;
+}
+
 static void play(const struct scene *played)
 {
     uint32_t last = 1;
     scene = played;
-    while (play_round(last) && last < STEPS_MAX)
+    while (play_step(last) && last < STEPS_MAX)
         last++;
     cr_log_info("%s: died at each of %u steps", scene->name, last - 1);
     cr_expect(lt(u32, 2, last), "%s: there were no steps", scene->name);
