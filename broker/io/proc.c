@@ -88,6 +88,17 @@ void lkd_proc_command(int32_t pid, char *out_command, size_t capacity_bytes)
     out_command[length] = '\0';
 }
 
+uint64_t lkd_proc_resident_bytes(int32_t pid)
+{
+    char path[32];
+    char text[128];
+    unsigned long long pages;
+    (void)snprintf(path, sizeof(path), "/proc/%" PRId32 "/statm", pid);
+    if (read_file(AT_FDCWD, path, text, sizeof(text)) < 0 || sscanf(text, "%*u %llu", &pages) != 1)
+        return 0;
+    return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 static bool is_task_over(const struct task_stat *task)
 {
     return task->state == 'Z' || task->state == 'X' || task->state == 'x' ||

@@ -13,6 +13,9 @@ int lkd_proc_start_time(int32_t pid, uint64_t *out_ticks);
 /* Its command name, zero-terminated, as it is: may hold control bytes. Empty when not to be had. */
 void lkd_proc_command(int32_t pid, char *out_command, size_t capacity_bytes);
 
+/* How much of its memory is resident; 0 when that is not to be had. */
+uint64_t lkd_proc_resident_bytes(int32_t pid);
+
 enum lkd_proc_life {
     LKD_PROC_RUNS,    /* at least one task may run user instructions, or it cannot be told */
     LKD_PROC_EXITING, /* no task will ever run a user instruction again */

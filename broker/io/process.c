@@ -16,6 +16,13 @@
 
 #define LOOKS_MAX 3u
 
+/* The kernel takes about 20 ms for the memory of a process that has touched 256 MB, and its pidfd
+ * comes after that. So while somebody waits for a process of that kind it is looked at again and
+ * again, until its waiters would have asked anew: their naps last at most 250 ms. */
+#define LARGE_RESIDENT_BYTES (UINT64_C(16) << 20)
+#define LOOK_EVERY_MS 3u
+#define LARGE_LOOKS_MAX (LOOKS_MAX + 280u / LOOK_EVERY_MS)
+
 struct lkd_watched {
     struct lkd_processes *processes;
     struct lkd_process_key key;
@@ -26,6 +33,7 @@ struct lkd_watched {
     bool ended;
     bool hashed;           /* false while a table had no memory to take it */
     uint32_t looks;        /* taken since it was last asked for */
+    uint32_t looks_max;    /* to be taken since then */
     uint32_t open_handles; /* freed when the last one is closed */
     uv_poll_t watch;
     uv_timer_t next_look;
@@ -82,10 +90,14 @@ static void on_next_look(uv_timer_t *timer);
 static void look(struct lkd_watched *process)
 {
     process->looks++;
+    if (process->looks == LOOKS_MAX &&
+        lkd_proc_resident_bytes(process->pid) >= LARGE_RESIDENT_BYTES)
+        process->looks_max = LARGE_LOOKS_MAX;
     if (lkd_proc_life(process->pid) == LKD_PROC_EXITING || !is_unreaped(process))
         say_ended(process);
-    else if (process->looks < LOOKS_MAX)
-        (void)uv_timer_start(&process->next_look, on_next_look, process->looks == 1 ? 1 : 3, 0);
+    else if (process->looks < process->looks_max)
+        (void)uv_timer_start(&process->next_look, on_next_look,
+                             process->looks == 1 ? 1 : LOOK_EVERY_MS, 0);
 }
 
 static void on_next_look(uv_timer_t *timer)
@@ -182,9 +194,16 @@ void lkd_processes_check(struct lkd_processes *processes, uint64_t number)
 {
     struct lkd_watched *process = NULL;
     HASH_FIND(by_number, processes->by_number, &number, sizeof(number), process);
-    /* A look that is under way answers this question too. */
-    if (process == NULL || process->ended || uv_is_active((uv_handle_t *)&process->next_look))
+    if (process == NULL || process->ended)
         return;
+    if (uv_is_active((uv_handle_t *)&process->next_look)) {
+        /* A look that is under way answers this question too; a large one is looked at for longer.
+         */
+        if (process->looks > LOOKS_MAX)
+            process->looks = LOOKS_MAX;
+        return;
+    }
     process->looks = 0;
+    process->looks_max = LOOKS_MAX;
     look(process);
 }

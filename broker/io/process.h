@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The processes behind the sessions, each with one pidfd however many sessions it has. Tells when a
  * process can run no more instructions: by the pidfd, which comes only after the kernel has torn
- * its memory down (7 ms per 256 MB), or sooner by a look at its tasks when somebody asks. Counted;
- * one thread. */
+ * its memory down (7 to 20 ms per 256 MB), or sooner by a look at its tasks when somebody asks.
+ * Counted; one thread. */
 #pragma once
 
 #include <stdbool.h>
@@ -45,5 +45,6 @@ uint64_t lkd_watched_number(const struct lkd_watched *process);
 
 /* Somebody who waits asks whether this process still runs. If it is exiting, `ended` is called
  * before this returns; if not, it is looked at again after 1 and 3 ms more, since whoever kills
- * does not wait. */
+ * does not wait, and every 3 ms from then on for the time of a waiter's nap if it is so large that
+ * its pidfd would come late. */
 void lkd_processes_check(struct lkd_processes *processes, uint64_t number);

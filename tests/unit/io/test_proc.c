@@ -169,3 +169,24 @@ Test(proc, a_command_is_cut_to_what_fits)
     lkd_proc_command(pid, command, sizeof(command));
     cr_expect(eq(str, command, ""), "gone");
 }
+
+static void touch_64_megabytes(void)
+{
+    size_t bytes = (size_t)64 << 20;
+    char *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        _exit(1);
+    memset(memory, 1, bytes);
+}
+
+Test(proc, resident_memory_is_what_was_touched)
+{
+    pid_t small = fork_staying(do_nothing);
+    pid_t large = fork_staying(touch_64_megabytes);
+    uint64_t small_bytes = lkd_proc_resident_bytes(small);
+    cr_expect(lt(u64, 0, small_bytes));
+    cr_expect(lt(u64, small_bytes + (UINT64_C(60) << 20), lkd_proc_resident_bytes(large)));
+    reap(small);
+    reap(large);
+    cr_expect(eq(u64, lkd_proc_resident_bytes(large), 0), "it is gone");
+}
