@@ -1,0 +1,574 @@
+/* SPDX-License-Identifier: MIT */
+proctype client(byte me)
+{
+    byte rounds; /* still to do */
+    byte w, v, vt, mytk, o, ot, j, lw, lseq, rd;
+    bit vl, ol, imp, older, writer, ok, found;
+    bit excl, toexit, tmo, queued, seen, napped, gave_up, trying, backing;
+
+    rounds = (me == 0 -> ROUNDS0 : (me == 1 -> ROUNDS1 : ROUNDS2));
+
+begin:
+    atomic {
+        w = 0; v = 0; vt = 0; mytk = 0; o = 0; ot = 0; j = 0; lw = 0; lseq = 0; rd = 0;
+        before[me] = 0;
+        vl = 0; ol = 0; imp = 0; older = 0; writer = 0; ok = 0; found = 0;
+        excl = 0; toexit = 0; tmo = 0; queued = 0; seen = 0; napped = 0; gave_up = 0; trying = 0; backing = 0
+    };
+    if
+    :: rounds == 0 -> goto done
+    :: else -> rounds--
+    fi;
+    /* A deadline is chosen before: with it the sleeper below is never stuck, so that both must be. */
+    if
+    :: atomic { timeouts > 0 && (TIMED & ME_BIT) -> timeouts--; tmo = 1 }
+    :: !(ALWAYS_TIMED & ME_BIT)
+    fi;
+#define OPS (me == 0 -> OPS0 : (me == 1 -> OPS1 : OPS2))
+    if
+    :: OPS & OP_X -> excl = 1; goto x_fast
+    :: OPS & OP_EXIT -> excl = 1; toexit = 1; goto x_fast
+    :: OPS & OP_TRYX -> excl = 1; goto x_try
+    :: OPS & OP_S -> goto s_fast
+    :: OPS & OP_TRYS -> goto s_try
+#ifdef DATA
+    :: OPS & OP_READ -> goto optimistic
+#endif
+    fi;
+
+    /* ---- exclusive ---- */
+x_fast:
+    w = 0;
+    STEP(
+        CAS(me + 1);
+        if
+        :: ok -> CHECK_NOT_BARGED(1)
+        :: else
+        fi
+    );
+    if
+    :: ok -> goto x_taken
+    :: else -> goto wait
+    fi;
+
+x_try:
+    mytk = 255; /* behind everybody */
+    STEP(w = word; before[me] = EST_AHEAD(1));
+    if
+    :: !IS_FREE(w) -> goto begin /* EBUSY */
+    :: else
+    fi;
+    if
+    :: w & FAIR ->
+        scan_waits(0);
+        if
+        :: o && !ol -> goto begin /* EBUSY */
+        :: else -> o = 0; ol = 0; imp = 0; older = 0; writer = 0
+        fi
+    :: else
+    fi;
+    if
+    :: w & READ ->
+        scan_cells();
+        if
+        :: found -> goto begin /* EBUSY */
+        :: else
+        fi
+    :: else
+    fi;
+    STEP(
+        CAS((me + 1) | (w & (PARKED | DIED)));
+        if
+        :: ok -> CHECK_TURN(1)
+        :: else
+        fi;
+        before[me] = 0
+    );
+    if
+    :: !ok -> goto x_try
+    :: else
+    fi;
+    if
+    :: w & READ ->
+        scan_cells();
+        if
+        :: found -> goto back_out
+        :: else
+        fi
+    :: else
+    fi;
+    goto x_taken;
+
+wait:
+    STEP(mytk = ticket; ticket++);
+    STEP(wt[me] = WAIT | (excl -> EXCL : 0) | (PATIENCE == 0 -> IMPATIENT : 0); tick[me] = mytk);
+    queued = 1;
+
+look:
+#if defined(M_LATE_NEVER_CLEARED)
+    STEP(chg[me] = 0; pass[me] = 0; if :: late[me] -> UNESTABLISH :: else fi);
+#elif defined(M_LATE_CLEARED_APART)
+    STEP(late[me] = 0; pass[me] = 0; if :: late[me] -> UNESTABLISH :: else fi);
+    STEP(chg[me] = 0);
+#else
+    /* The value to remember is the result of the RMW that clears LATE, or of a load without LATE. */
+    STEP(
+        if
+        :: late[me] -> late[me] = 0; UNESTABLISH
+        :: else
+        fi;
+        pass[me] = 0; chg[me] = 0
+    );
+#endif
+#if PATIENCE == 1
+    if
+    :: !(wt[me] & IMPATIENT) -> STEP(wt[me] = wt[me] | IMPATIENT)
+    :: true
+    fi;
+#endif
+    STEP(
+        w = word;
+        before[me] = 0;
+        if
+        :: !IS_FREE(w) && (w & PARKED) && (wt[me] & IMPATIENT) -> est[me] = 1
+        :: IS_FREE(w) -> before[me] = EST_AHEAD(excl)
+        :: else
+        fi
+    );
+    if
+    :: IS_FREE(w) && (w & FAIR) ->
+        scan_waits(!excl);
+        if
+        :: older -> o = 0; ol = 0; imp = 0; older = 0; writer = 0; before[me] = 0; goto wait_turn
+        :: else -> o = 0; ol = 0; imp = 0; writer = 0
+        fi
+    :: else
+    fi;
+    if
+    :: IS_FREE(w) && excl ->
+        STEP(
+#ifdef M_TAKE_WITHOUT_PARKED
+            CAS((me + 1) | (w & DIED));
+#else
+            CAS((me + 1) | PARKED | (w & DIED));
+#endif
+            if
+            :: ok -> CHECK_TURN(1)
+            :: else
+            fi;
+            before[me] = 0
+        );
+        if
+        :: !ok -> goto look
+        :: ok && (w & READ) -> goto drain
+        :: else -> goto x_took
+        fi
+    :: IS_FREE(w) && !excl -> goto s_enter
+    :: !IS_FREE(w) && !(w & PARKED) ->
+        STEP(
+            CAS(w | PARKED);
+            if
+            :: ok && (wt[me] & IMPATIENT) -> est[me] = 1
+            :: else
+            fi
+        );
+        if
+        :: !ok -> goto look
+        :: else -> goto sleep
+        fi
+    :: else -> goto sleep
+    fi;
+
+wait_turn: /* the word is free and reserved for somebody older */
+    STEP(
+        v = seq;
+        if
+        :: wt[me] & IMPATIENT -> est[me] = 1
+        :: else
+        fi
+    );
+    if
+    :: seen && napped && lw == w && lseq == v ->
+        v = 0; seen = 0; napped = 0; lw = 0; lseq = 0;
+#ifdef M_STEP_OVER_WITHOUT_LATE
+        STEP(
+            CAS((me + 1) | PARKED | (w & DIED))
+        );
+        if
+        :: !ok -> goto look
+        :: ok && (w & READ) -> goto drain
+        :: else -> goto x_took
+        fi;
+#else
+        j = 0;
+        do
+        :: j < N && j != me ->
+            STEP(v = wt[j]; vt = tick[j]);
+            if
+            :: (v & WAIT) && vt < mytk && (excl || (v & EXCL)) ->
+                /* Setting LATE wakes nobody, but whoever is about to sleep finds its futex changed. */
+                STEP(
+                    if
+                    :: !late[j] -> late[j] = 1; pass[j] = 1; chg[j] = 1
+                    :: else
+                    fi
+                )
+            :: else
+            fi;
+            v = 0; vt = 0;
+            j++
+        :: j < N && j == me -> j++
+        :: else -> break
+        od;
+        j = 0;
+        goto look
+#endif
+    :: else -> lw = w; lseq = v; seen = 1; napped = 0; v = 0
+    fi;
+    STEP(
+        if
+        :: !chg[me] -> slp[me] = 1
+        :: else
+        fi
+    );
+    if
+    :: atomic { !slp[me] -> skip }
+    :: atomic { slp[me] && naps > 0 -> naps--; slp[me] = 0; napped = 1 }
+#if PAUSES
+    :: atomic { slp[me] && nap_over[me] -> nap_over[me] = 0; slp[me] = 0; napped = 1 }
+#endif
+    :: atomic { slp[me] && tmo -> slp[me] = 0; goto give_up }
+    DEATH_OPTION
+    PAUSE_OPTION
+    fi;
+    goto look;
+
+sleep: /* the word is owned and PARKED: its owner answers for me */
+    seen = 0; napped = 0; lw = 0; lseq = 0;
+    STEP(
+        if
+        :: !chg[me] -> slp[me] = 1
+        :: else
+        fi
+    );
+    if
+    :: atomic { !slp[me] -> skip }
+#if PAUSES
+    :: atomic { slp[me] && nap_over[me] -> nap_over[me] = 0; slp[me] = 0 }
+#endif
+    :: atomic { slp[me] && tmo -> slp[me] = 0; goto give_up }
+    DEATH_OPTION
+    PAUSE_OPTION
+    fi;
+    goto look;
+
+drain:
+#ifdef M_NO_DRAIN
+    goto x_took;
+#endif
+    scan_cells();
+    if
+    :: !found -> goto x_took
+    :: else
+    fi;
+drain_again:
+    STEP(wt[me] = DRAIN; est[me] = 0);
+    STEP(chg[me] = 0);
+#ifdef M_DRAIN_SLEEPS_WITHOUT_LOOK
+    found = 1;
+#else
+    scan_cells();
+#endif
+    if
+    :: !found -> goto x_took
+    :: else -> found = 0
+    fi;
+    STEP(
+        if
+        :: !chg[me] -> slp[me] = 1
+        :: else
+        fi
+    );
+    if
+    :: atomic { !slp[me] -> skip }
+#ifndef M_DRAIN_NO_BACK_OUT
+    :: atomic { slp[me] && tmo -> slp[me] = 0; goto back_out }
+#endif
+    DEATH_OPTION
+    fi;
+#ifdef M_DRAIN_SLEEPS_WITHOUT_LOOK
+    scan_cells();
+    if
+    :: !found -> goto x_took
+    :: else
+    fi;
+#endif
+    goto drain_again;
+
+back_out: /* without having touched the sequence */
+#ifndef M_BACK_OUT_WITHOUT_READ
+    rd = READ;
+#else
+    rd = 128; /* comes back here, adds nothing to the word */
+#endif
+    if
+    :: queued -> STEP(wt[me] = 0; est[me] = 0)
+    :: else
+    fi;
+    goto unlock_slow;
+backed_out:
+    rd = 0;
+#ifndef M_BACK_OUT_WAKES_NO_READERS
+    j = 0;
+    do
+    :: j < N && j != me ->
+        STEP(v = wt[j]);
+        if
+        :: (v & WAIT) && !(v & EXCL) -> v = 0; wake(j)
+        :: else -> v = 0
+        fi;
+        j++
+    :: j < N && j == me -> j++
+    :: else -> break
+    od;
+    j = 0;
+#endif
+    goto begin;
+
+x_took:
+    STEP(wt[me] = 0; est[me] = 0);
+x_taken:
+    STEP(
+        assert(xin == 0 && sinside == 0);
+        assert(((word & DIED) != 0) == owed && (seq & 1) == owed);
+        if
+        :: toexit -> seq = (seq + 2) % 8
+        :: else -> seq = ((seq & 1) -> (seq + 2) % 8 : (seq + 1) % 8)
+        fi;
+        xin = me + 1
+    );
+    found = 0; ok = 0;
+#ifdef DATA
+    if
+    :: toexit /* protects no data */
+    :: !toexit && owed -> STEP(d1 = d0)
+    :: else -> STEP(d0 = 1 - d0); STEP(d1 = 1 - d1)
+    fi;
+#endif
+    /* Told of a death: declares the data whole, or leaves that to another. */
+    if
+    :: !toexit ->
+        do
+        :: STEP(w = word);
+            if
+            :: w & DIED ->
+                STEP(
+                    CAS(w & ~DIED);
+                    if
+                    :: ok -> owed = 0
+                    :: else
+                    fi
+                );
+                if
+                :: ok -> ok = 0; break
+                :: else
+                fi
+            :: else -> break
+            fi
+        :: true -> break
+        od
+    :: true
+    fi;
+
+    STEP(w = word; assert((w & ID) == me + 1));
+    STEP(
+        xin = 0;
+        if
+#ifdef M_UNLOCK_EVEN_IN_SPITE_OF_DIED
+        :: seq & 1 -> seq = (seq + 1) % 8
+#else
+        :: (seq & 1) && (w & DIED) -> seq = (seq + 2) % 8
+        :: (seq & 1) && !(w & DIED) -> seq = (seq + 1) % 8
+#endif
+        :: else
+        fi
+    );
+    w = me + 1;
+    STEP(CAS(0));
+    if
+    :: ok -> goto begin
+    :: else
+    fi;
+
+unlock_slow:
+#ifdef M_UNLOCK_SCANS_FIRST
+    scan_waits(0);
+#endif
+    STEP(w = word);
+    if
+    :: !(w & PARKED) ->
+        STEP(CAS((w & DIED) | (rd & READ)));
+        if
+        :: !ok -> goto unlock_slow
+        :: ok && rd -> goto backed_out
+        :: else -> goto begin
+        fi
+    :: else
+    fi;
+    STEP(CAS(w & ~PARKED));
+    if
+    :: !ok -> goto unlock_slow
+    :: else -> w = w & ~PARKED
+    fi;
+unlock_scan:
+#ifndef M_UNLOCK_SCANS_FIRST
+    scan_waits(0);
+#endif
+    STEP(
+#ifdef M_UNLOCK_NEVER_FAIR
+        CAS((w & DIED) | (rd & READ))
+#elif defined(M_UNLOCK_LOSES_DIED)
+        CAS((rd & READ) | (o && imp -> (FAIR | PARKED) : 0))
+#else
+        CAS((w & DIED) | (rd & READ) | (o && imp -> (FAIR | PARKED) : 0))
+#endif
+    );
+    if
+    :: !ok ->
+        o = 0; ol = 0; imp = 0; older = 0; writer = 0;
+#ifdef M_UNLOCK_RETRY_FROM_SCAN
+        STEP(w = word);
+        goto unlock_scan
+#else
+        goto unlock_slow
+#endif
+    :: ok && o -> wake(o - 1)
+    :: else
+    fi;
+    if
+    :: rd -> o = 0; ol = 0; imp = 0; older = 0; writer = 0; goto backed_out
+    :: else -> goto begin
+    fi;
+
+give_up:
+    gave_up = 1;
+#ifdef M_GIVE_UP_PASSES_FIRST
+    pass_on();
+    STEP(wt[me] = 0; est[me] = 0);
+#else
+    STEP(wt[me] = 0; est[me] = 0);
+#ifdef M_GIVE_UP_PASSES_NOTHING
+    goto begin;
+#else
+    goto passing_on;
+#endif
+#endif
+    goto begin; /* ETIMEDOUT */
+
+    /* ---- shared ---- */
+s_try:
+    mytk = 255;
+    STEP(w = word; before[me] = EST_AHEAD(0));
+    if
+    :: !IS_FREE(w) -> goto begin
+    :: IS_FREE(w) && (w & FAIR) ->
+        scan_waits(0);
+        if
+        :: writer -> goto begin
+        :: else -> o = 0; ol = 0; imp = 0; older = 0
+        fi
+    :: else
+    fi;
+    trying = 1; /* EBUSY instead of waiting */
+    goto s_enter;
+
+s_fast:
+s_enter:
+    STEP(cell[me] = 1);
+s_load:
+    STEP(
+        w = word;
+        if
+        :: IS_FREE(w) && (w & READ) && (queued || trying || !(w & (FAIR | DIED))) ->
+            s_inside(queued || trying)
+        :: else
+        fi
+    );
+    if
+    :: sinside & ME_BIT -> goto s_in
+    :: !(sinside & ME_BIT) && (!IS_FREE(w) || (!queued && !trying && (w & (FAIR | DIED)))) ->
+        backing = 1;
+        before[me] = 0;
+        goto s_leave
+    :: else
+    fi;
+    STEP(
+        CAS(w | READ);
+        if
+        :: ok -> s_inside(queued || trying)
+        :: else
+        fi
+    );
+    if
+    :: !ok -> goto s_load
+    :: else
+    fi;
+s_in:
+    ok = 0;
+    if
+    :: queued ->
+        STEP(wt[me] = 0; est[me] = 0);
+#ifdef M_READER_PASSES_NOTHING
+        goto s_leave
+#else
+        goto passing_on
+#endif
+    :: trying && (w & (FAIR | PARKED)) -> goto passing_on
+    :: else -> goto s_leave
+    fi;
+passing_on:
+    pass_on();
+    if
+    :: gave_up -> goto begin /* ETIMEDOUT */
+    :: else
+    fi;
+s_leave:
+    leave();
+    if
+    :: backing && queued -> backing = 0; goto look
+    :: backing && !queued && !trying -> backing = 0; goto wait
+    :: else -> goto begin /* released, or EBUSY */
+    fi;
+
+#ifdef DATA
+optimistic:
+    STEP(v = seq);
+    if
+    :: v & 1 -> goto begin
+    :: else
+    fi;
+    STEP(o = d0);
+    STEP(ot = d1);
+    STEP(
+        if
+        :: seq == v -> assert(o == ot)
+        :: else
+        fi
+    );
+    goto begin;
+#endif
+
+crashed: /* the next session gets the slot once the repair has ended */
+    atomic { true -> die() };
+end_dead:
+    atomic { dead[me] == 2 -> dead[me] = 0 };
+    goto begin;
+
+#if PAUSES
+stop:
+end_stopped:
+    false;
+#endif
+done:
+    skip
+}

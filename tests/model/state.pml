@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+/* operations a client may choose from */
+#define OP_X 1
+#define OP_S 2
+#define OP_TRYX 4
+#define OP_TRYS 8
+#define OP_EXIT 16 /* exclusive, to exit: the sequence stays even */
+#define OP_READ 32 /* optimistic read */
+
+/* the lock word; no generation, which makes every comparison weaker than in the engine */
+#define ID 3
+#define PARKED 4
+#define DIED 8
+#define FAIR 16
+#define READ 32
+#define IS_FREE(w) (((w) & ID) == 0)
+
+/* the wait cell of an attachment: kind, mode, impatience */
+#define WAIT 1
+#define DRAIN 2
+#define EXCL 4
+#define IMPATIENT 8
+
+/* Shared memory. The sequence is kept modulo 8: enough for its parity and for "the same as before". */
+byte word;
+byte seq;
+byte ticket;
+byte wt[N];
+byte tick[N]; /* written together with wt[i]: both are one 64-bit atomic */
+bit cell[N];
+bit late[N];  /* bit 0 of the futex */
+bit chg[N];   /* the futex is no longer what its owner remembered */
+bit slp[N];   /* asleep in futex_wait */
+bit nudge[N]; /* a nudge for a brokered attachment lies in the broker's socket */
+
+/* Death: 0 alive, 1 ended, 2 repaired: its slot may be given again. */
+byte dead[N];
+byte deaths = DEATHS, timeouts = TIMEOUTS, naps = NAPS, pauses = PAUSES, restarts = RESTARTS;
+#if PAUSES
+bit stopped[N];
+bit nap_over[N];
+byte ticks;
+#endif
+
+/* Ghosts: what the properties talk about; no step looks at them. */
+byte xin;     /* 1 + the client between taking (after its drain) and the end of its sequence */
+byte sinside; /* bit i: client i holds shared */
+bit owed;     /* an owner died with an odd sequence and nobody has declared the data whole since */
+bit est[N];   /* impatient waiter that has completed a look: nobody younger may pass it ... */
+bit pass[N];  /* ... unless marked LATE since it last looked */
+byte before[N]; /* bit j of before[i]: j was established when i began the look that decides */
+#ifdef DATA
+bit d0, d1;   /* the data: equal when nobody is writing and nobody died writing */
+#endif
+
+#define ME_BIT (1 << me)
+#define MAY_DIE (me < N && deaths > 0 && (MORTAL & ME_BIT))
+
+/* One shared access, with the local computation around it. Instead of it, the client may die or be
+ * stopped, and a worker of the broker may be lost. */
+#define STEP(...) \
+    if \
+    :: atomic { __VA_ARGS__ } \
+    DEATH_OPTION \
+    RESTART_OPTION \
+    PAUSE_OPTION \
+    fi
+#if DEATHS
+#define DEATH_OPTION :: atomic { MAY_DIE -> deaths--; goto crashed }
+#else
+#define DEATH_OPTION
+#endif
+#if RESTARTS
+#define RESTART_OPTION :: atomic { me == N && restarts > 0 -> restarts--; goto crashed }
+#else
+#define RESTART_OPTION
+#endif
+#if PAUSES
+#define PAUSE_OPTION \
+    :: atomic { me < N && pauses > 0 && (PAUSABLE & ME_BIT) && PAUSE_WHERE -> \
+                pauses--; stopped[me] = 1; goto stop }
+#else
+#define PAUSE_OPTION
+#endif
+
+/* What a death leaves. (Nothing of it is seen before: a client that is about to die takes no step.) */
+inline die()
+{
+    dead[me] = 1;
+    if
+    :: (word & ID) == me + 1 && (seq & 1) -> owed = 1
+    :: else
+    fi;
+    if
+    :: xin == me + 1 -> xin = 0
+    :: else
+    fi;
+    sinside = sinside & ~ME_BIT;
+    est[me] = 0; pass[me] = 0; slp[me] = 0
+}
+
+/* CAS word w -> to; the result is in ok. */
+#define CAS(to) \
+    if \
+    :: word == w -> word = (to); ok = 1; CHECK_PARITY \
+    :: else -> ok = 0 \
+    fi
+#define CHECK_PARITY assert(!IS_FREE(word) || ((seq & 1) == ((word & DIED) != 0)))
