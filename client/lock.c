@@ -230,8 +230,11 @@ static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, uint64_t timeou
     enum lki_mode engine_mode = mode == LK_SHARED ? LKI_MODE_SHARED : LKI_MODE_EXCLUSIVE;
     enum lki_hold hold = mode == LK_EXCLUSIVE_TO_EXIT ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
     enum lki_verdict verdict = lki_wait_native(lock, engine_mode, hold, timeout_ns);
+    bool taken = verdict == LKI_TAKEN || verdict == LKI_TAKEN_DIED;
+    if (taken) /* whoever finds damage comes this way, so it is right where it matters */
+        lock->held_to_exit = hold == LKI_HOLD_TO_EXIT;
     /* relaxed: for people, in listings; nothing is decided by it */
-    if (hold == LKI_HOLD_TO_EXIT && (verdict == LKI_TAKEN || verdict == LKI_TAKEN_DIED))
+    if (taken && hold == LKI_HOLD_TO_EXIT)
         atomic_store_explicit(&lock->party->self->held_since_ns, lki_clock_now_ns(),
                               memory_order_relaxed);
     return verdict_result(lock, verdict);
@@ -314,7 +317,10 @@ int lk_lock_mark_consistent(struct lk_lock *lock)
         return r;
     if (lock->held_id != 0)
         return lki_brokered_change(lock, LKI_REQUEST_MARK_CONSISTENT, 0, 0);
-    if (!lock->segment->brokered && lki_lock_mark_consistent(lock->party, lock->index) == LKI_TAKEN)
+    if (!lock->segment->brokered &&
+        lki_lock_mark_consistent(lock->party, lock->index,
+                                 lock->held_to_exit ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA) ==
+            LKI_TAKEN)
         return 0;
     return fail_not_holder(lock, "mark as consistent", " exclusively");
 }

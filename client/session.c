@@ -154,7 +154,8 @@ int lki_session_check(const struct lk_session *session, const char *verb)
     return lki_fail_hint(-ESTALE, "open one in this process");
 }
 
-/* The broker refuses this client altogether: its answer to the hello, which has the first id. */
+/* The broker refuses this client altogether: its answer to the hello, which has the first id, or one
+ * with id 0, when it refused the connection before any request. */
 static int note_refused_hello(struct lk_session *session, const struct lki_message *message)
 {
     int r = lki_status_to_result(message->as.result.status);
@@ -168,7 +169,7 @@ static int note_refused_hello(struct lk_session *session, const struct lki_messa
 
 int lki_session_unasked(struct lk_session *session, const struct lki_message *message)
 {
-    if (message->id == HELLO_ID && message->type == LKI_REPLY_RESULT)
+    if (message->id <= HELLO_ID && message->type == LKI_REPLY_RESULT)
         return note_refused_hello(session, message);
     lki_async_answer(session, message);
     return 0;

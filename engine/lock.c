@@ -119,12 +119,17 @@ enum lki_verdict lki_lock_release(struct lki_party *party, uint32_t lock)
     return LKI_RELEASED;
 }
 
-enum lki_verdict lki_lock_mark_consistent(struct lki_party *party, uint32_t lock)
+enum lki_verdict lki_lock_mark_consistent(struct lki_party *party, uint32_t lock,
+                                          enum lki_hold hold)
 {
     LKI_ASSERT(lock < party->area->locks);
     struct lki_lock_hot *hot = &party->area->hot[lock];
     uint32_t word = atomic_load_explicit(&hot->word, memory_order_relaxed); /* as in release */
 
+    /* A hold to exit ends without an unlock: its sequence is made even here, before DIED goes, or
+     * its own end would count as damage again. */
+    if (hold == LKI_HOLD_TO_EXIT && lki_word_id(word) == party->id && word & LKI_DIED)
+        lki_sequence_leave(hot, 0);
     while (lki_word_id(word) == party->id) {
         LKI_STEP("mark_consistent");
         /* seq_cst as every change of the word; the unlock's release is what carries the repaired

@@ -62,9 +62,10 @@ enum lki_verdict lki_lock_try(struct lki_party *party, uint32_t lock, enum lki_m
 /* Releases a hold of either mode. LKI_RELEASED, _NOT_HELD or _STALE. */
 enum lki_verdict lki_lock_release(struct lki_party *party, uint32_t lock);
 
-/* The exclusive owner says that the data is whole. LKI_RELEASED is not returned: LKI_TAKEN on
+/* The exclusive owner says that the data is whole; `hold` is how it took the lock. LKI_TAKEN on
  * success, LKI_NOT_HELD if this party is not the exclusive owner. */
-enum lki_verdict lki_lock_mark_consistent(struct lki_party *party, uint32_t lock);
+enum lki_verdict lki_lock_mark_consistent(struct lki_party *party, uint32_t lock,
+                                          enum lki_hold hold);
 
 /* The exclusive owner declares its dirty range. LKI_TAKEN, or LKI_NOT_HELD. */
 enum lki_verdict lki_lock_declare(struct lki_party *party, uint32_t lock, uint64_t offset,

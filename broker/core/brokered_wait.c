@@ -63,6 +63,7 @@ static void grant(struct lkd_core *core, struct lkd_attachment *attachment, uint
     attachment->granted = true;
     attachment->granted_lock = lock;
     attachment->granted_ns = now_ns;
+    attachment->granted_to_exit = to_exit;
     if (to_exit)
         lkd_fact_held_since(&attachment->segment->area, attachment->slot, now_ns);
     struct lkd_sending *sending =
@@ -425,7 +426,10 @@ void lkd_wait_mark_consistent(struct lkd_core *core, struct lkd_attachment *main
     if (place)
         answer_hold(core, place, message,
                     !waits_for(place, lock) &&
-                        lki_lock_mark_consistent(&place->party, lock) == LKI_TAKEN);
+                        lki_lock_mark_consistent(&place->party, lock,
+                                                 place->granted_to_exit
+                                                     ? LKI_HOLD_TO_EXIT
+                                                     : LKI_HOLD_DATA) == LKI_TAKEN);
 }
 
 void lkd_wait_declare(struct lkd_core *core, struct lkd_attachment *main,

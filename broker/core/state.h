@@ -121,6 +121,7 @@ struct lkd_attachment {
     struct lkd_deadline deadline;
     bool granted;
     uint32_t granted_lock;
+    bool granted_to_exit;
     uint64_t granted_ns;
 
     /* The end. */

@@ -92,9 +92,7 @@ static void warn_owner_died(const struct lki_run_lock *wanted, struct lk_segment
 }
 
 /* Takes a lock, and says so if its last owner died inside. Without data nothing in shared memory
- * can be torn, and being told once is enough: such a lock is marked consistent. That takes a hold
- * for data and its release, since a hold to exit leaves the sequence as it was; so it is taken
- * again behind that. */
+ * can be torn, and being told once is enough: such a lock is marked consistent. */
 static int acquire(const struct lki_run_lock *wanted, struct lk_segment *segment,
                    struct lk_lock *lock, uint64_t timeout_ns)
 {
@@ -106,9 +104,7 @@ static int acquire(const struct lki_run_lock *wanted, struct lk_segment *segment
     if (mode == LK_SHARED || lk_segment_size(segment) > 0)
         return r;
     r = lk_lock_mark_consistent(lock);
-    if (r == 0)
-        r = lk_lock_release(lock);
-    return r < 0 ? r : lk_lock_acquire(lock, mode, timeout_ns);
+    return r < 0 ? r : LK_ACQUIRED;
 }
 
 /* Opens and takes one lock. Returns -1 when held, else the exit code. */

@@ -159,7 +159,7 @@ static void repair_data(struct worker *self, uint32_t lock)
         data->sum[i] = data->sum[0];
         atomic_store_explicit(&data->mirror[i], data->sum[0], memory_order_relaxed);
     }
-    if (lki_lock_mark_consistent(&self->party, lock) != LKI_TAKEN)
+    if (lki_lock_mark_consistent(&self->party, lock, LKI_HOLD_DATA) != LKI_TAKEN)
         fail("its owner could not mark it consistent", lock);
 }
 

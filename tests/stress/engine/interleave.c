@@ -141,7 +141,7 @@ static void stay_inside(struct actor *self, uint32_t lock, enum lki_mode mode, e
     if (mode == LKI_MODE_EXCLUSIVE && hold == LKI_HOLD_DATA)
         write_data(self, lock);
     if (mode == LKI_MODE_EXCLUSIVE && damaged[lock] && kind != OP_EXCLUSIVE_CARELESS) {
-        if (lki_lock_mark_consistent(&self->party, lock) != LKI_TAKEN)
+        if (lki_lock_mark_consistent(&self->party, lock, LKI_HOLD_DATA) != LKI_TAKEN)
             schedule_fail("the owner may not mark consistent");
         damaged[lock] = false;
     }

@@ -251,12 +251,12 @@ Test(lock, died_is_told_until_the_data_is_marked_consistent)
     release(BERT);
     cr_expect(eq(int, try_lock(CARL, S), LKI_TAKEN_DIED), "a reader is told as well");
     cr_expect(eq(int, try_lock(DORA, S), LKI_TAKEN_DIED), "and the next");
-    cr_expect(eq(int, lki_lock_mark_consistent(party(CARL), lock), LKI_NOT_HELD),
+    cr_expect(eq(int, lki_lock_mark_consistent(party(CARL), lock, LKI_HOLD_DATA), LKI_NOT_HELD),
               "a reader cannot have repaired anything");
     release(CARL);
     release(DORA);
     cr_expect(eq(int, try_lock(BERT, X), LKI_TAKEN_DIED));
-    cr_expect(eq(int, lki_lock_mark_consistent(party(BERT), lock), LKI_TAKEN));
+    cr_expect(eq(int, lki_lock_mark_consistent(party(BERT), lock, LKI_HOLD_DATA), LKI_TAKEN));
     release(BERT);
     cr_expect(eq(int, try_lock(CARL, S), LKI_TAKEN));
     release(CARL);
@@ -265,10 +265,11 @@ Test(lock, died_is_told_until_the_data_is_marked_consistent)
 
 Test(lock, only_the_exclusive_owner_marks_consistent)
 {
-    cr_expect(eq(int, lki_lock_mark_consistent(party(ANNA), lock), LKI_NOT_HELD));
+    cr_expect(eq(int, lki_lock_mark_consistent(party(ANNA), lock, LKI_HOLD_DATA), LKI_NOT_HELD));
     take(BERT, X);
-    cr_expect(eq(int, lki_lock_mark_consistent(party(ANNA), lock), LKI_NOT_HELD));
-    cr_expect(eq(int, lki_lock_mark_consistent(party(BERT), lock), LKI_TAKEN), "no harm");
+    cr_expect(eq(int, lki_lock_mark_consistent(party(ANNA), lock, LKI_HOLD_DATA), LKI_NOT_HELD));
+    cr_expect(eq(int, lki_lock_mark_consistent(party(BERT), lock, LKI_HOLD_DATA), LKI_TAKEN),
+              "no harm");
 }
 
 Test(lock, marking_consistent_keeps_parked)
@@ -277,7 +278,7 @@ Test(lock, marking_consistent_keeps_parked)
     die(ANNA);
     cr_assert(eq(int, try_lock(BERT, X), LKI_TAKEN_DIED));
     queue_up(CARL, X);
-    lki_lock_mark_consistent(party(BERT), lock);
+    lki_lock_mark_consistent(party(BERT), lock, LKI_HOLD_DATA);
     cr_expect(eq(u32, flags(), LKI_PARKED));
     release(BERT);
     cr_expect(was_woken(CARL));

@@ -63,7 +63,7 @@ Test(optimistic, damage_is_told_apart_from_a_writer_and_never_accepted)
     release(BERT);
     cr_expect(eq(int, begin(&version), LKI_READ_DAMAGED), "it did not");
     try_lock(BERT, X);
-    lki_lock_mark_consistent(party(BERT), lock);
+    lki_lock_mark_consistent(party(BERT), lock, LKI_HOLD_DATA);
     cr_expect(eq(int, begin(&version), LKI_READ_WRITER_INSIDE));
     release(BERT);
     cr_expect(eq(int, begin(&version), LKI_READ_BEGUN));

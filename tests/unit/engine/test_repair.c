@@ -70,9 +70,30 @@ Test(repair, a_death_after_marking_consistent_is_damage_again)
     take(ANNA, X);
     die(ANNA);
     try_lock(BERT, X);
-    lki_lock_mark_consistent(party(BERT), lock);
+    lki_lock_mark_consistent(party(BERT), lock, LKI_HOLD_DATA);
     die(BERT);
     cr_expect(eq(int, try_lock(CARL, X), LKI_TAKEN_DIED), "it was still inside");
+}
+
+Test(repair, a_hold_to_exit_that_marked_consistent_ends_as_a_plain_release)
+{
+    take(ANNA, X);
+    die(ANNA);
+    cr_assert(eq(int, lki_lock_try(party(BERT), lock, X, LKI_HOLD_TO_EXIT), LKI_TAKEN_DIED));
+    cr_expect(eq(int, lki_lock_mark_consistent(party(BERT), lock, LKI_HOLD_TO_EXIT), LKI_TAKEN));
+    die(BERT);
+    cr_expect(eq(int, try_lock(CARL, X), LKI_TAKEN));
+    release(CARL);
+    check_all_quiet();
+}
+
+Test(repair, a_hold_to_exit_that_did_not_mark_consistent_leaves_the_damage)
+{
+    take(ANNA, X);
+    die(ANNA);
+    cr_assert(eq(int, lki_lock_try(party(BERT), lock, X, LKI_HOLD_TO_EXIT), LKI_TAKEN_DIED));
+    die(BERT);
+    cr_expect(eq(int, try_lock(CARL, X), LKI_TAKEN_DIED));
 }
 
 Test(repair_fifo, the_word_is_reserved_for_who_waited)
