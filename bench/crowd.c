@@ -93,10 +93,10 @@ void bench_crowd(const struct bench *bench, struct bench_group *group)
         bench_lock(bench_segment(reader_session, CROWD_NAME, CROWD_ATTACHMENTS_MAX));
 
     bench_group_init(group, "exclusive pair among attachments", bench->rounds);
-    int one = bench_group_add(group, "1 attachment", BENCH_NO_BASE, 0);
-    int many = bench_group_add(group, "1,000 attachments", one, 1.1);
-    int first = bench_group_add(group, "1,000, the first pair after a read", BENCH_NO_BASE, 0);
-    int after = bench_group_add(group, "1,000, the pairs after that one", one, 1.1);
+    int one = bench_group_add(group, "1 attachment", BENCH_NO_BASE, 0, 0);
+    int many = bench_group_add(group, "1,000 attachments", one, 1.1, 1.3);
+    int first = bench_group_add(group, "1,000, the first pair after a read", BENCH_NO_BASE, 0, 0);
+    int after = bench_group_add(group, "1,000, the pairs after that one", one, 1.1, 1.3);
     pairs_ns(alone, LK_EXCLUSIVE, bench->pairs);
     pairs_ns(crowded, LK_EXCLUSIVE, bench->pairs);
     for (unsigned round = 0; round < bench->rounds; round++) {

@@ -26,13 +26,17 @@ void bench_group_deinit(struct bench_group *group)
     *group = (struct bench_group){0};
 }
 
-int bench_group_add(struct bench_group *group, const char *name, int base, double goal)
+int bench_group_add(struct bench_group *group, const char *name, int base, double goal,
+                    double limit)
 {
     if (group->series_count == BENCH_SERIES_MAX)
         bench_fail("%s: too many series", group->name);
     struct bench_series *series = &group->series[group->series_count];
-    *series = (struct bench_series){
-        .name = name, .samples = calloc(group->rounds, sizeof(double)), .base = base, .goal = goal};
+    *series = (struct bench_series){.name = name,
+                                    .samples = calloc(group->rounds, sizeof(double)),
+                                    .base = base,
+                                    .goal = goal,
+                                    .limit = limit};
     if (!series->samples)
         bench_fail("%s: no memory", group->name);
     return (int)group->series_count++;
@@ -91,11 +95,11 @@ static bool meets_goal(const struct bench_series *series, const struct bench_sum
     return series->goal <= 0 || summary->ratio <= series->goal;
 }
 
-bool bench_group_meets_goals(const struct bench_group *group)
+bool bench_group_within_limits(const struct bench_group *group)
 {
     for (size_t i = 0; i < group->series_count; i++) {
         struct bench_summary summary = bench_summarise(group, i);
-        if (!meets_goal(&group->series[i], &summary))
+        if (group->series[i].limit > 0 && summary.ratio > group->series[i].limit)
             return false;
     }
     return true;

@@ -15,8 +15,9 @@ struct bench_series {
     const char *name;
     double *samples; /* nanoseconds */
     size_t count;
-    int base;    /* index of the series it is compared with, or BENCH_NO_BASE */
-    double goal; /* the ratio is at most this; 0: no goal */
+    int base;     /* index of the series it is compared with, or BENCH_NO_BASE */
+    double goal;  /* the ratio is to be at most this; 0: no goal */
+    double limit; /* beyond this something is broken, however busy the machine is */
 };
 
 struct bench_group {
@@ -35,11 +36,12 @@ void bench_group_init(struct bench_group *group, const char *name, size_t rounds
 void bench_group_deinit(struct bench_group *group);
 
 /* Returns the index of the new series. */
-int bench_group_add(struct bench_group *group, const char *name, int base, double goal);
+int bench_group_add(struct bench_group *group, const char *name, int base, double goal,
+                    double limit);
 void bench_sample(struct bench_group *group, int series, double value_ns);
 
 struct bench_summary bench_summarise(const struct bench_group *group, size_t series);
-bool bench_group_meets_goals(const struct bench_group *group);
+bool bench_group_within_limits(const struct bench_group *group);
 
 void bench_print_table(FILE *out, const struct bench_group *groups, size_t count);
 /* Returns 0, or -1 when it cannot be written. */

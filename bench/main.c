@@ -10,10 +10,11 @@
 #define GROUPS 3
 #define TRIES 3
 
-static const char usage[] = "usage: lockkeeper-bench [--json] [--quick] [--check]\n"
-                            "  --json   the figures as JSON\n"
-                            "  --quick  fewer rounds: a few seconds\n"
-                            "  --check  exit with 1 if a goal was missed three times in a row\n";
+static const char usage[] =
+    "usage: lockkeeper-bench [--json] [--quick] [--check]\n"
+    "  --json   the figures as JSON\n"
+    "  --quick  fewer rounds: a few seconds\n"
+    "  --check  exit with 1 if a ratio was far beyond its goal, three times in a row\n";
 
 static void measure(struct bench *bench, struct bench_group *groups)
 {
@@ -33,12 +34,12 @@ static int print(const struct bench_group *groups, bool json)
     return bench_print_json(stdout, groups, GROUPS);
 }
 
-static bool meets_goals(const struct bench_group *groups)
+static bool within_limits(const struct bench_group *groups)
 {
-    bool met = true;
+    bool within = true;
     for (size_t i = 0; i < GROUPS; i++)
-        met = bench_group_meets_goals(&groups[i]) && met;
-    return met;
+        within = bench_group_within_limits(&groups[i]) && within;
+    return within;
 }
 
 int main(int argc, char **argv)
@@ -74,15 +75,15 @@ int main(int argc, char **argv)
             fputs(usage, stderr);
             return 2;
         }
-    bool met = false;
-    for (unsigned tries = check ? TRIES : 1; !met && tries > 0; tries--) {
+    bool within = false;
+    for (unsigned tries = check ? TRIES : 1; !within && tries > 0; tries--) {
         struct bench_group groups[GROUPS] = {0};
         measure(&bench, groups);
         if (print(groups, json) != 0)
             bench_fail("cannot write the figures");
-        met = meets_goals(groups);
+        within = within_limits(groups);
         for (size_t i = 0; i < GROUPS; i++)
             bench_group_deinit(&groups[i]);
     }
-    return met || !check ? 0 : 1;
+    return within || !check ? 0 : 1;
 }

@@ -94,8 +94,8 @@ void bench_open(const struct bench *bench, struct bench_group *group)
     pid_t server = bench_bare_start(bare_path);
 
     bench_group_init(group, "open and map by a new process", bench->opens);
-    int bare = bench_group_add(group, "bare server of descriptors", BENCH_NO_BASE, 0);
-    int ours = bench_group_add(group, "lockkeeper", bare, 2.0);
+    int bare = bench_group_add(group, "bare server of descriptors", BENCH_NO_BASE, 0, 0);
+    int ours = bench_group_add(group, "lockkeeper", bare, 2.0, 5.0);
     one_open("bare", bare_path); /* warm */
     one_open("lockkeeper", bench->socket_path);
     for (unsigned round = 0; round < bench->opens; round++)
