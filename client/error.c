@@ -8,6 +8,7 @@
 #include <lockkeeper/lockkeeper.h>
 
 #include "common/cleanup.h"
+#include "common/printable.h"
 
 static _Thread_local char text[768];
 
@@ -61,6 +62,8 @@ static size_t append(size_t used, const char *format, va_list arguments)
     int written = vsnprintf(text + used, sizeof(text) - used, format, arguments);
     if (written < 0)
         return used;
+    /* Names come from anywhere, and texts go to terminals and logs; a cut may split a character. */
+    (void)lki_printable(text + used);
     size_t end = used + (size_t)written;
     return end < sizeof(text) ? end : sizeof(text) - 1;
 }

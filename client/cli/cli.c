@@ -9,6 +9,7 @@
 #include <lockkeeper/lockkeeper.h>
 
 #include "client/cli/text.h"
+#include "common/printable.h"
 
 #ifndef LKI_VERSION
 #define LKI_VERSION "unknown"
@@ -18,7 +19,7 @@ static void complain(const char *format, va_list arguments)
 {
     char line[2048];
     vsnprintf(line, sizeof(line), format, arguments);
-    fprintf(stderr, "lockkeeper: %s\n", lki_text_clean(line));
+    fprintf(stderr, "lockkeeper: %s\n", lki_printable(line));
 }
 
 void lki_cli_complain(const char *format, ...)

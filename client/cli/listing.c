@@ -7,6 +7,7 @@
 
 #include "client/admin.h"
 #include "client/cli/text.h"
+#include "common/printable.h"
 
 static char *copy_text(struct lki_bytes bytes)
 {
@@ -16,7 +17,7 @@ static char *copy_text(struct lki_bytes bytes)
     if (bytes.length_bytes)
         memcpy(text, bytes.data, bytes.length_bytes);
     text[bytes.length_bytes] = '\0';
-    return lki_text_clean(text);
+    return lki_printable(text);
 }
 
 static int add_entry(const struct lki_list_entry *entry, void *user)

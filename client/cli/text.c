@@ -18,6 +18,7 @@
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/fd.h"
+#include "common/printable.h"
 
 static int parse_digits(const char *text, const char **out_end, uint64_t *out_value)
 {
@@ -171,34 +172,6 @@ bool lki_text_split_label(char *label, const char **out_lock, int64_t *out_index
     return true;
 }
 
-/* Bytes of the UTF-8 character at p, 0 if there is none. Overlong forms and surrogates pass: they
- * do a terminal no harm. */
-static size_t character_bytes(const unsigned char *p)
-{
-    size_t bytes = p[0] < 0x80 ? 1 : p[0] < 0xc2 ? 0 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
-    if (p[0] > 0xf4)
-        return 0;
-    for (size_t i = 1; i < bytes; i++)
-        if ((p[i] & 0xc0) != 0x80) /* the end of the text, too */
-            return 0;
-    /* U+0080 to U+009F are control characters as well. */
-    return bytes == 2 && p[0] == 0xc2 && p[1] < 0xa0 ? 0 : bytes;
-}
-
-char *lki_text_clean(char *text)
-{
-    unsigned char *p = (unsigned char *)text;
-    while (*p) {
-        size_t bytes = *p < 0x20 || *p == 0x7f ? 0 : character_bytes(p);
-        if (bytes == 0) {
-            *p = '?';
-            bytes = 1;
-        }
-        p += bytes;
-    }
-    return text;
-}
-
 char *lki_text_command_line(pid_t pid)
 {
     char path[64], buffer[4096];
@@ -215,5 +188,5 @@ char *lki_text_command_line(pid_t pid)
     for (ssize_t i = 0; i < n; i++)
         if (buffer[i] == '\0')
             buffer[i] = ' ';
-    return strdup(lki_text_clean(buffer));
+    return strdup(lki_printable(buffer));
 }

@@ -47,7 +47,3 @@ bool lki_text_split_label(char *label, const char **out_lock, int64_t *out_index
 /* The command line of a process with spaces between its arguments and control bytes replaced, newly
  * allocated; NULL if /proc does not show it. */
 char *lki_text_command_line(pid_t pid);
-
-/* Replaces control bytes, and bytes that are not UTF-8, by '?', in place: for lines on a terminal,
- * where a name could do harm. Returns text. */
-char *lki_text_clean(char *text);

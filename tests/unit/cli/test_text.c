@@ -168,28 +168,6 @@ Test(text, writes_and_splits_labels)
     cr_expect(eq(str, name, "a#orders"));
 }
 
-Test(text, cleans_what_could_harm_a_terminal)
-{
-    static const struct {
-        char *dirty, *clean;
-    } rows[] = {
-        {"plain", "plain"},
-        {"a\x1b[2Jb\nc\td\x7f", "a?[2Jb?c?d?"},
-        {"gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x94\x92",
-         "gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x94\x92"},
-        {"\xff\xfe", "??"},
-        {"cut \xc3", "cut ?"},
-        {"cut \xe2\x82", "cut ??"},
-        {"c1 \xc2\x9b", "c1 ??"}, /* a control sequence introducer in one character */
-        {"\x80", "?"},
-    };
-    for (size_t i = 0; i < LKI_ARRAY_LENGTH(rows); i++) {
-        char text[64];
-        strcpy(text, rows[i].dirty);
-        cr_expect(eq(str, lki_text_clean(text), rows[i].clean), "row %zu", i);
-    }
-}
-
 Test(text, shows_no_command_line_of_nobody)
 {
     LKI_CLEANUP(lki_free_p) char *line = lki_text_command_line(getpid());
