@@ -30,9 +30,12 @@ static int choose_place(const struct lkd_options *options, struct lki_place *out
     int r = lki_place_prepare(out_place, geteuid());
     if (r == 0)
         return 0;
-    lkd_log_line(LKD_LOG_ERROR, "cannot listen at %s: %s (%s)",
-                 r == -ENAMETOOLONG ? "this path" : out_place->path, strerror(-r),
-                 out_place->reason);
+    if (r == -ENAMETOOLONG)
+        lkd_log_line(LKD_LOG_ERROR, "cannot listen: the socket path was %s; choose a shorter one",
+                     out_place->reason);
+    else
+        lkd_log_line(LKD_LOG_ERROR, "cannot listen at %s: %s (%s)", out_place->path, strerror(-r),
+                     out_place->reason);
     *out_exit_code = r == -ENAMETOOLONG ? EX_USAGE : EX_NOPERM;
     return r;
 }
@@ -49,6 +52,9 @@ static int detach(const char *socket_path, int ready_fd)
         return -errno;
     int log_fd =
         open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (log_fd <
+        0) /* whoever started us still reads this: the likely reason why we cannot listen */
+        lkd_log_line(LKD_LOG_WARNING, "cannot write %s: %s", log_path, strerror(errno));
     bool failed = dup2(null_fd, STDIN_FILENO) < 0 || dup2(null_fd, STDOUT_FILENO) < 0 ||
                   dup2(log_fd >= 0 ? log_fd : null_fd, STDERR_FILENO) < 0;
     int r = failed ? -errno : 0;

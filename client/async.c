@@ -7,6 +7,7 @@
 #include "client/brokered.h"
 #include "client/error.h"
 #include "client/lock.h"
+#include "client/lock_text.h"
 #include "client/session.h"
 #include "common/clock.h"
 #include "common/fd.h"
@@ -125,12 +126,10 @@ static int check_acquire(struct lk_lock *lock, enum lk_mode mode, lk_acquired_fn
         return lki_fail(-EINVAL, "cannot lock '%s': %s", label,
                         acquired ? "unknown mode" : "no callback");
     if (lock->async.request != 0)
-        return lki_fail(-EALREADY, "cannot lock '%s': an asynchronous acquire is pending", label);
+        return lki_lock_fail_pending(lock);
     bool held = lock->held_id != 0 ||
                 (!lock->segment->brokered && lki_lock_held_by(lock->party, lock->index) != 0);
-    if (held)
-        return lki_fail(-EDEADLK, "cannot lock '%s': this session holds it already", label);
-    return 0;
+    return held ? lki_lock_fail_nested(lock) : 0;
 }
 
 int lk_lock_acquire_async(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns,

@@ -248,6 +248,8 @@ int lki_autostart(const char *path, int *out_fd)
         return lki_fail(r, "cannot start a broker at %s: %s", path, lk_strerror(r));
     lki_fail(-ECONNREFUSED, "no broker answers at %s, and '%s' could not be started: %s", path,
              start.program, start.words[0] ? start.words : lk_strerror(r));
+    if (start.words[0])
+        return lki_fail_hint(-ECONNREFUSED, "start it by hand: lockkeeperd --socket %s", path);
     /* Once detached from us it speaks to a file. */
     return lki_fail_hint(-ECONNREFUSED, "see %s.log, or start it by hand: lockkeeperd --socket %s",
                          path, path);

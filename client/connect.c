@@ -61,7 +61,7 @@ static int fail_at(const struct lki_place *place, int result)
 {
     switch (result) {
     case -ENAMETOOLONG:
-        lki_fail(result, "cannot connect to a broker: the socket path (%s)", place->reason);
+        lki_fail(result, "cannot connect to a broker: the socket path was %s", place->reason);
         return lki_fail_hint(result, "choose a shorter one");
     case -EACCES:
         lki_fail(result, "cannot connect to %s (%s): no permission, or a stranger answers there",
@@ -70,6 +70,13 @@ static int fail_at(const struct lki_place *place, int result)
     case -EPROTO:
         return lki_fail(result, "cannot connect to %s (%s): not a broker's socket", place->path,
                         place->reason);
+    case -EPERM: /* somebody else has our place in /tmp: not the words that locks have for EPERM */
+        lki_fail(-EACCES, "cannot use %s (%s)", place->path, place->reason);
+        return lki_fail_hint(-EACCES, "have that directory removed, or set $LOCKKEEPER_SOCKET");
+    case -EMFILE:
+        lki_fail(result, "cannot connect to %s (%s): this process has no descriptor left",
+                 place->path, place->reason);
+        return lki_fail_hint(result, "close some or raise 'ulimit -n', and try again");
     default:
         return lki_fail(result, "cannot connect to %s (%s): %s", place->path, place->reason,
                         lk_strerror(result));
@@ -85,6 +92,12 @@ static bool autostart_allowed(uint32_t flags)
 /* Nobody answers anywhere: starts a broker, or says how to. */
 static int start(struct lki_place *place, uint32_t flags, int *out_fd)
 {
+    struct stat status;
+    if (stat(place->path, &status) == 0 && !S_ISSOCK(status.st_mode)) {
+        lki_fail(-ECONNREFUSED, "cannot connect to %s (%s): it is not a socket", place->path,
+                 place->reason);
+        return lki_fail_hint(-ECONNREFUSED, "remove it, or choose another path");
+    }
     if (!autostart_allowed(flags)) {
         lki_fail(-ECONNREFUSED, "no broker answers at %s (%s)", place->path, place->reason);
         return lki_fail_hint(-ECONNREFUSED, "start one: lockkeeperd --socket %s", place->path);

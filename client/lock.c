@@ -118,7 +118,7 @@ int lk_lock_named(struct lk_segment *segment, const char *name, struct lk_lock *
     int r = lki_segment_check(segment, "open a lock");
     if (r < 0)
         return r;
-    const char *reason = "no name, or no place for the result";
+    const char *reason = name ? "no place for the result" : "no name";
     struct lki_bytes bytes = {(const uint8_t *)name, name ? strlen(name) : 0};
     if (!name || !out || lki_lock_name_check(bytes, &reason) < 0)
         return lki_fail(-EINVAL, "cannot open the lock '%.300s' of the segment '%s': %s",
@@ -154,24 +154,17 @@ struct lk_lock *lk_lock_close(struct lk_lock *lock)
 int lki_lock_check(const struct lk_lock *lock, const char *verb)
 {
     if (!lock)
-        return lki_fail(-EINVAL, "cannot %s: no lock", verb);
+        return lki_fail(-EINVAL, "cannot %s a lock that is NULL", verb);
     if (lock->count > 0)
         return lki_segment_check(lock->segment, verb);
     char label[LKI_LABEL_BYTES];
     lki_lock_label(lock, label, sizeof(label));
-    return lki_fail(-ESTALE, "cannot %s '%s': the lock was closed", verb, label);
+    lki_fail(-ESTALE, "cannot %s '%s': the lock was closed", verb, label);
+    return lki_fail_hint(-ESTALE, "open it again");
 }
 
 /* --- Taking
  * ---------------------------------------------------------------------------------------- */
-
-static int fail_nested(const struct lk_lock *lock)
-{
-    char label[LKI_LABEL_BYTES];
-    lki_lock_label(lock, label, sizeof(label));
-    lki_fail(-EDEADLK, "cannot lock '%s': this session holds it already", label);
-    return lki_fail_hint(-EDEADLK, "locks do not nest: release it first");
-}
 
 static int verdict_result(struct lk_lock *lock, enum lki_verdict verdict)
 {
@@ -186,7 +179,7 @@ static int verdict_result(struct lk_lock *lock, enum lki_verdict verdict)
     case LKI_TIMED_OUT:
         return lki_lock_fail_timed_out(lock);
     case LKI_NESTED:
-        return fail_nested(lock);
+        return lki_lock_fail_nested(lock);
     case LKI_NO_CELL:
         lki_lock_label(lock, label, sizeof(label));
         lki_fail(-ENOLCK,
@@ -218,13 +211,9 @@ static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, uint64_t timeou
                         "LK_EXCLUSIVE_TO_EXIT",
                         (unsigned)mode);
     if (lock->held_id != 0)
-        return fail_nested(lock);
-    if (lock->async.request != 0 && !lock->async.answered) {
-        char label[LKI_LABEL_BYTES];
-        lki_lock_label(lock, label, sizeof(label));
-        lki_fail(-EALREADY, "cannot lock '%s': an asynchronous acquire is pending", label);
-        return lki_fail_hint(-EALREADY, "wait for it with lk_session_dispatch(), or cancel it");
-    }
+        return lki_lock_fail_nested(lock);
+    if (lock->async.request != 0 && !lock->async.answered)
+        return lki_lock_fail_pending(lock);
     if (lock->segment->brokered)
         return lki_brokered_acquire(lock, mode, timeout_ns);
     enum lki_mode engine_mode = mode == LK_SHARED ? LKI_MODE_SHARED : LKI_MODE_EXCLUSIVE;
@@ -343,7 +332,7 @@ int lk_lock_declare(struct lk_lock *lock, uint64_t offset, uint64_t length_bytes
 
 uint64_t lk_lock_token(const struct lk_lock *lock)
 {
-    if (lki_lock_check(lock, "tell the token") < 0)
+    if (lki_lock_check(lock, "tell the token of") < 0)
         return 0;
     return lki_lock_sequence(&lock->segment->area, lock->index);
 }
@@ -389,6 +378,8 @@ int lk_read_begin(const struct lk_lock *lock, uint64_t *out_version)
     /* Not the gate: reads need neither write access nor the broker. */
     if (!lock || lock->count == 0 || !*lock->segment->session->alive)
         return lki_lock_check(lock, "read under");
+    if (!out_version)
+        return lki_fail(-EINVAL, "cannot begin a read: no place for the version");
     if (lock->segment->file) {
         int r = lki_segment_check_data(lock->segment, "read under");
         if (r < 0)

@@ -30,6 +30,22 @@ int lki_lock_fail_busy(const struct lk_lock *lock)
     return lki_fail_hint(-EBUSY, "lk_lock_holder() or 'lockkeeper why %s' tells who", label);
 }
 
+int lki_lock_fail_nested(const struct lk_lock *lock)
+{
+    char label[LKI_LABEL_BYTES];
+    lki_lock_label(lock, label, sizeof(label));
+    lki_fail(-EDEADLK, "cannot lock '%s': this session holds it already", label);
+    return lki_fail_hint(-EDEADLK, "locks do not nest: release it first");
+}
+
+int lki_lock_fail_pending(const struct lk_lock *lock)
+{
+    char label[LKI_LABEL_BYTES];
+    lki_lock_label(lock, label, sizeof(label));
+    lki_fail(-EALREADY, "cannot lock '%s': an asynchronous acquire is pending", label);
+    return lki_fail_hint(-EALREADY, "wait for it with lk_session_dispatch(), or cancel it");
+}
+
 /* One HOLDER request. Returns 0 or -errno, without text. */
 static int ask_holder(struct lk_lock *lock, uint64_t deadline_ns, struct lk_holder *out_holder)
 {

@@ -7,5 +7,9 @@
 /* The text for -EBUSY: names the lock. Asks nobody: a try has to stay cheap. Returns -EBUSY. */
 int lki_lock_fail_busy(const struct lk_lock *lock);
 
+/* -EDEADLK and -EALREADY of this session itself, with their texts. */
+int lki_lock_fail_nested(const struct lk_lock *lock);
+int lki_lock_fail_pending(const struct lk_lock *lock);
+
 /* The text for -ETIMEDOUT: names the holder, if the broker answers at once. Returns -ETIMEDOUT. */
 int lki_lock_fail_timed_out(struct lk_lock *lock);

@@ -193,7 +193,8 @@ int lki_segment_check(const struct lk_segment *segment, const char *verb)
         return 0;
     if (segment->count > 0)
         return lki_session_check(segment->session, verb);
-    return lki_fail(-ESTALE, "cannot %s: the segment '%s' is closed", verb, segment->name);
+    lki_fail(-ESTALE, "cannot %s: the segment '%s' is closed", verb, segment->name);
+    return lki_fail_hint(-ESTALE, "open it again");
 }
 
 int lki_segment_check_data(const struct lk_segment *segment, const char *verb)
@@ -220,6 +221,12 @@ static int read_options(const char *name, const struct lk_segment_options *given
         return lki_fail(-EINVAL,
                         "cannot open the segment '%.300s': the options have a wrong size, or "
                         "ask for what this version does not know",
+                        name);
+    /* Whoever asks for a lease relies on it: it must not be missing silently. */
+    if (out->lease_ns != 0 || out->on_expiry != 0 || out->reserved != 0)
+        return lki_fail(-EINVAL,
+                        "cannot open the segment '%.300s': lease_ns, on_expiry and reserved have "
+                        "to be 0: this version has no leases",
                         name);
     if (out->flags & ~(uint32_t)OPTION_FLAGS)
         return lki_fail(-EINVAL, "cannot open the segment '%.300s': unknown flag in 0x%x", name,

@@ -229,6 +229,16 @@ int lki_session_fail(const struct lk_session *session, int result, const char *f
     }
 }
 
+/* Where "; what to do next" begins in the broker's words, so that it stands behind the code as in
+ * all texts. Less than 0: there is none. A quote behind it: the semicolon was part of a name. */
+static int find_hint(const char *words, int length)
+{
+    for (int i = length - 2; i >= 0 && words[i] != '\''; i--)
+        if (words[i] == ';' && words[i + 1] == ' ')
+            return i;
+    return -1;
+}
+
 int lki_session_result(const struct lk_session *session, const struct lki_message *reply,
                        const char *format, ...)
 {
@@ -244,9 +254,14 @@ int lki_session_result(const struct lk_session *session, const struct lki_messag
     const struct lki_bytes *detail = &reply->as.result.detail;
     if (reply->type != LKI_REPLY_RESULT || detail->length_bytes == 0)
         return lki_session_fail(session, r, "%s", what);
-    /* The broker's words are often the whole sentence already. */
+    const char *words = (const char *)detail->data;
     int length = (int)detail->length_bytes;
-    if (length > 7 && memcmp(detail->data, "cannot ", 7) == 0)
-        return lki_fail(r, "%.*s", length, (const char *)detail->data);
-    return lki_fail(r, "cannot %s: %.*s", what, length, (const char *)detail->data);
+    int hint = find_hint(words, length);
+    int reason = hint < 0 ? length : hint;
+    /* The broker's words are often the whole sentence already. */
+    if (length > 7 && memcmp(words, "cannot ", 7) == 0)
+        lki_fail(r, "%.*s", reason, words);
+    else
+        lki_fail(r, "cannot %s: %.*s", what, reason, words);
+    return hint < 0 ? r : lki_fail_hint(r, "%.*s", length - hint - 2, words + hint + 2);
 }

@@ -203,7 +203,7 @@ void lkd_making_remove(struct lkd_core *core, struct lkd_session *session,
     struct lkd_segment *segment = lkd_registry_find_name(core, &name, name_bytes);
     if (!segment) {
         lkd_refuse(core, session, message->id, LKI_STATUS_NOT_FOUND,
-                   "cannot remove '%s': there is no such segment", shown);
+                   "cannot remove '%s': there is no such segment; see: lockkeeper seg ls", shown);
         return;
     }
     if (!lkd_rights_may_remove(session, segment)) {

@@ -71,7 +71,8 @@ static int open_directory(struct lkd_instance *instance, const char *path,
     if (instance->directory_fd < 0) {
         r = -errno;
         return refuse(out_problem, r, r == -ENOENT || r == -ENOTDIR ? EX_NOINPUT : exit_code_of(r),
-                      "cannot listen at %s: its directory %s: %s", path, directory, strerror(-r));
+                      "cannot listen at %s: its directory %s: %s; make it, or choose another path",
+                      path, directory, strerror(-r));
     }
     return 0;
 }

@@ -156,6 +156,11 @@ static int create(const struct lki_cli *cli, const char *name, const struct want
     struct lk_segment *segment;
     int r = wanted->file_path ? lk_segment_offer(session, name, fd, &wanted->options, &segment)
                               : lk_segment_open(session, name, &wanted->options, &segment);
+    if (r == -EEXIST) { /* the library's advice is for programs */
+        lki_cli_complain("cannot create '%s': it exists (EEXIST); see: lockkeeper seg stat %s",
+                         name, name);
+        return lki_cli_exit_code(r);
+    }
     if (r < 0)
         return lki_cli_refusal(r);
     lk_segment_close(segment);

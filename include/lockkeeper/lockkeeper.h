@@ -89,8 +89,8 @@ struct lk_segment_options {
     uint32_t mode;            /* permission bits as for a file; 0: 0600 */
     uint32_t flags;           /* LK_CREATE and so on */
     uint64_t patience_ns;     /* a waiter older than this gets the next turn; 0: 500 us */
-    uint64_t lease_ns;        /* reserved for leases */
-    uint32_t on_expiry;       /* reserved for leases */
+    uint64_t lease_ns;        /* reserved for leases: 0, else -EINVAL */
+    uint32_t on_expiry;       /* reserved for leases: 0, else -EINVAL */
     uint32_t reserved;
 };
 
