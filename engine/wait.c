@@ -7,7 +7,7 @@
 #include "engine/turn.h"
 
 #define FIRST_NAP_NS (1 * LKI_NS_PER_MS)
-#define TURN_NAP_NS (10 * LKI_NS_PER_MS)  /* also: how long a free word may stay untouched */
+#define TURN_NAP_NS (5 * LKI_NS_PER_MS)   /* also: how long a free word may stay untouched */
 #define LONG_NAP_NS (250 * LKI_NS_PER_MS) /* the backstop of every other sleep */
 
 static void publish(struct lki_wait *wait, uint64_t fact)
@@ -135,27 +135,40 @@ static bool take_word(struct lki_wait *wait, uint32_t word)
     return true;
 }
 
+/* Notes since when word and sequence have been seen as they are. PARKED may come and go meanwhile.
+ */
+static void note_seen(struct lki_wait *wait, uint32_t word, uint64_t now_ns)
+{
+    uint64_t sequence = lki_lock_sequence(wait->party->area, wait->lock);
+    word &= ~LKI_PARKED;
+    if (wait->seen_once && wait->seen_word == word && wait->seen_sequence == sequence)
+        return;
+    wait->seen_once = true;
+    wait->seen_word = word;
+    wait->seen_sequence = sequence;
+    wait->seen_since_ns = now_ns;
+}
+
 /* The word is free but reserved for older waiters. True: it was left untouched for so long that we
  * pass them, and have marked them LATE. */
-static bool step_over(struct lki_wait *wait, uint32_t word, uint64_t now_ns,
-                      enum lki_scan_whom whom)
+static bool step_over(struct lki_wait *wait, uint64_t now_ns, enum lki_scan_whom whom)
 {
-    const struct lki_area *area = wait->party->area;
-    uint64_t sequence = lki_lock_sequence(area, wait->lock);
-
-    if (!wait->reserved_seen || wait->seen_word != word || wait->seen_sequence != sequence) {
-        wait->reserved_seen = true;
-        wait->seen_word = word;
-        wait->seen_sequence = sequence;
-        wait->seen_since_ns = now_ns;
-        return false;
-    }
     if (now_ns - wait->seen_since_ns < TURN_NAP_NS)
         return false;
-    wait->reserved_seen = false;
-    lki_scan_mark_late(area, wait->lock, lki_party_slot(wait->party), lki_wait_ticket(wait->fact),
-                       whom);
+    lki_scan_mark_late(wait->party->area, wait->lock, lki_party_slot(wait->party),
+                       lki_wait_ticket(wait->fact), whom);
     return true;
+}
+
+/* Somebody is before us, and may be stopped when the turn comes: we look often enough that this
+ * costs little beside how long the present hold lasts. */
+static uint64_t behind_nap_ns(const struct lki_wait *wait, uint64_t now_ns, bool is_free,
+                              uint32_t ahead)
+{
+    uint64_t turn_ns = TURN_NAP_NS * ahead;
+    uint64_t quarter_ns = is_free ? 0 : (now_ns - wait->seen_since_ns) / 4;
+    uint64_t nap_ns = turn_ns > quarter_ns ? turn_ns : quarter_ns;
+    return nap_ns < LONG_NAP_NS ? nap_ns : LONG_NAP_NS;
 }
 
 static uint64_t queue_nap_ns(const struct lki_wait *wait, uint64_t now_ns, bool is_free)
@@ -164,13 +177,11 @@ static uint64_t queue_nap_ns(const struct lki_wait *wait, uint64_t now_ns, bool 
     uint64_t patience_ns = area->patience_ns;
 
     if (is_free || wait->fact & LKI_WAIT_IMPATIENT) {
-        uint32_t ahead = lki_scan_ahead(area, wait->lock, lki_party_slot(wait->party),
-                                        lki_wait_ticket(wait->fact), LKI_SCAN_ALL);
         if (wait->naps == 0)
             return FIRST_NAP_NS;
-        if (is_free || ahead > 0) /* the one before us may be stopped when its turn comes */
-            return TURN_NAP_NS * (1 + (uint64_t)ahead);
-        return LONG_NAP_NS;
+        uint32_t ahead = lki_scan_ahead(area, wait->lock, lki_party_slot(wait->party),
+                                        lki_wait_ticket(wait->fact), LKI_SCAN_ALL);
+        return ahead > 0 ? behind_nap_ns(wait, now_ns, is_free, ahead) : LONG_NAP_NS;
     }
     uint64_t patient_for_ns = patience_ns - (now_ns - wait->start_ns);
     uint64_t nap_ns = wait->naps == 0 ? FIRST_NAP_NS : LONG_NAP_NS;
@@ -187,7 +198,7 @@ static enum lki_verdict try_free_word(struct lki_wait *wait, uint32_t word, uint
 
     if (word & LKI_FAIR && lki_scan_ahead(area, wait->lock, lki_party_slot(party),
                                           lki_wait_ticket(wait->fact), whom) > 0)
-        return step_over(wait, word, now_ns, whom) ? LKI_BUSY : LKI_SLEEP;
+        return step_over(wait, now_ns, whom) ? LKI_BUSY : LKI_SLEEP;
     if (!shared) {
         if (!take_word(wait, word))
             return LKI_BUSY;
@@ -237,6 +248,7 @@ enum lki_verdict lki_wait_step(struct lki_wait *wait, uint64_t now_ns, struct lk
         uint32_t word =
             atomic_load_explicit(&party->area->hot[wait->lock].word, memory_order_seq_cst);
         uint32_t owner = lki_word_id(word);
+        note_seen(wait, word, now_ns);
         if (owner == 0) {
             enum lki_verdict verdict = try_free_word(wait, word, now_ns);
             if (verdict == LKI_BUSY)

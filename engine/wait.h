@@ -28,8 +28,8 @@ struct lki_wait {
     uint64_t start_ns;
     uint64_t deadline_ns; /* LKI_TIME_NEVER: none */
     uint32_t naps;        /* sleeps told so far */
-    bool reserved_seen;   /* a free word was seen that is reserved for somebody else */
-    uint32_t seen_word;   /* that word, its sequence, and since when it was seen so */
+    bool seen_once;       /* what follows counts */
+    uint32_t seen_word;   /* the word less PARKED, its sequence, and since when they are so */
     uint64_t seen_sequence;
     uint64_t seen_since_ns;
     uint32_t died; /* LKI_DIED if the word that was taken had it */

@@ -62,7 +62,7 @@ Test(wait, a_long_patience_still_naps_1_ms_at_first)
     cr_expect(eq(u64, fact(BERT) & LKI_WAIT_IMPATIENT, 0));
 }
 
-Test(wait, an_impatient_waiter_naps_10_ms_for_each_one_before_it)
+Test(wait, an_impatient_waiter_naps_5_ms_for_each_one_before_it)
 {
     take(ANNA, X);
     queue_up(BERT, X);
@@ -70,9 +70,30 @@ Test(wait, an_impatient_waiter_naps_10_ms_for_each_one_before_it)
     queue_up(DORA, X);
     now_ns += PATIENCE;
     look(DORA);
-    cr_expect(eq(u64, nap_ns(DORA), 30 * MS));
+    cr_expect(eq(u64, nap_ns(DORA), 10 * MS));
     look(CARL);
-    cr_expect(eq(u64, nap_ns(CARL), 20 * MS));
+    cr_expect(eq(u64, nap_ns(CARL), 5 * MS));
+}
+
+Test(wait, a_waiter_naps_longer_while_the_same_hold_goes_on)
+{
+    take(ANNA, X);
+    queue_up(BERT, X);
+    queue_up(CARL, X);
+    now_ns += 100 * MS;
+    look(CARL);
+    cr_expect(eq(u64, nap_ns(CARL), 25 * MS), "a quarter of what was seen of this hold");
+    now_ns += 10 * LKI_NS_PER_S;
+    look(CARL);
+    cr_expect(eq(u64, nap_ns(CARL), 250 * MS));
+    release(ANNA);
+    cr_assert(eq(int, look(BERT), LKI_TAKEN));
+    look(CARL);
+    cr_expect(eq(u64, nap_ns(CARL), 250 * MS), "nobody is before it any more");
+    queue_up(DORA, X);
+    now_ns += PATIENCE;
+    look(DORA);
+    cr_expect(eq(u64, nap_ns(DORA), 5 * MS), "another hold");
 }
 
 Test(wait, no_sleep_goes_beyond_the_deadline)
@@ -174,7 +195,7 @@ Test(wait_fifo, a_reader_passes_older_readers_but_no_older_writer)
     cr_expect(eq(int, look(CARL), LKI_TAKEN), "only a reader is before it");
 }
 
-Test(wait_fifo, who_finds_the_reserved_word_untouched_for_10_ms_steps_over)
+Test(wait_fifo, who_finds_the_reserved_word_untouched_for_5_ms_steps_over)
 {
     take(ANNA, X);
     queue_up(BERT, X); /* is stopped from here on */
@@ -182,7 +203,7 @@ Test(wait_fifo, who_finds_the_reserved_word_untouched_for_10_ms_steps_over)
     queue_up(DORA, X);
     release(ANNA);
     cr_assert(eq(int, look(DORA), LKI_SLEEP));
-    now_ns += 10 * MS - 1;
+    now_ns += 5 * MS - 1;
     cr_expect(eq(int, look(DORA), LKI_SLEEP), "not yet");
     cr_expect(eq(u32, futex(BERT) & LKI_LATE, 0));
     now_ns += 1;
@@ -199,17 +220,17 @@ Test(wait_fifo, two_looks_count_only_if_word_and_sequence_did_not_change)
     queue_up(CARL, X);
     release(ANNA);
     cr_assert(eq(int, look(CARL), LKI_SLEEP));
-    now_ns += 6 * MS;
+    now_ns += 3 * MS;
     /* somebody has held it since: another hold, the same word */
     atomic_fetch_add(&area.hot[lock].sequence, 2);
     cr_assert(eq(int, look(CARL), LKI_SLEEP));
-    now_ns += 6 * MS;
-    cr_expect(eq(int, look(CARL), LKI_SLEEP), "6 ms since it was seen so");
-    now_ns += 4 * MS;
+    now_ns += 3 * MS;
+    cr_expect(eq(int, look(CARL), LKI_SLEEP), "3 ms since it was seen so");
+    now_ns += 2 * MS;
     cr_expect(eq(int, look(CARL), LKI_TAKEN));
 }
 
-Test(wait_fifo, a_waiter_before_a_reserved_word_sleeps_at_most_10_ms_for_each_before_it)
+Test(wait_fifo, a_waiter_before_a_reserved_word_sleeps_at_most_5_ms_for_each_before_it)
 {
     take(ANNA, X);
     queue_up(BERT, X);
@@ -217,9 +238,9 @@ Test(wait_fifo, a_waiter_before_a_reserved_word_sleeps_at_most_10_ms_for_each_be
     queue_up(DORA, X);
     release(ANNA);
     look(DORA);
-    cr_expect(le(u64, nap_ns(DORA), 30 * MS));
+    cr_expect(le(u64, nap_ns(DORA), 10 * MS));
     look(CARL);
-    cr_expect(le(u64, nap_ns(CARL), 20 * MS));
+    cr_expect(le(u64, nap_ns(CARL), 5 * MS));
 }
 
 Test(wait_fifo, late_waiters_are_passed_over_by_scans_and_naps)
