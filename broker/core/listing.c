@@ -161,7 +161,7 @@ static bool find_only(struct lkd_core *core, struct lkd_session *session,
     struct lkd_segment *segment = lkd_registry_find_name(core, &name, name_bytes);
     if (!segment || segment->state == LKD_SEGMENT_MAKING) {
         lkd_refuse(core, session, message->id, LKI_STATUS_NOT_FOUND,
-                   "there is no segment '%s'; 'lockkeeper ls' shows those that you may see", shown);
+                   "cannot list '%s': there is no such segment; see: lockkeeper seg ls", shown);
         return false;
     }
     if (!lkd_rights_may_see(session, segment)) {

@@ -53,15 +53,17 @@ static struct lki_death death_of(const struct lkd_attachment *attachment)
 static void tell(struct lkd_core *core, const struct lkd_attachment *attachment)
 {
     const struct lkd_segment *segment = attachment->segment;
-    if (attachment->repair.freed == 0)
+    /* That a reader or a command of 'run' ends with its hold is everyday life: no line each. */
+    if (attachment->repair.damaged == 0)
         return;
     char name[LKI_NAME_TEXT_BYTES_MAX + 1];
     lkd_name_show(&segment->name, segment->name_bytes, core->config.broker_uid, name);
-    lkd_log(core, attachment->repair.damaged > 0,
-            "pid %d (%s) %s while holding %u locks, %u of them to change data; freed; segment '%s'",
+    lkd_log(core, true,
+            "pid %d (%s) %s while it held %u of the locks of '%s' to change data: the next holder "
+            "of each is told",
             attachment->session->pid, attachment->session->command,
-            attachment->cause == LKI_CAUSE_EXITED ? "ended" : "closed its session",
-            attachment->repair.freed, attachment->repair.damaged, name);
+            attachment->cause == LKI_CAUSE_EXITED ? "ended" : "closed its session or segment",
+            attachment->repair.damaged, name);
 }
 
 /* One slice of the segment's first repair. Returns the work done, in locks. */

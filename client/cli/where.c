@@ -6,6 +6,7 @@
 #include <libsmartcols/libsmartcols.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <lockkeeper/lockkeeper.h>
@@ -62,8 +63,10 @@ static const struct lki_table_column columns[COLUMNS] = {
 /* What is to be found at one place. */
 struct probe {
     const struct lki_place *place;
+    int result; /* of looking there; 0: a broker answers */
     bool answers;
-    bool used; /* by a program started now: it connects here, or starts the broker here */
+    bool blocked; /* something that is no socket lies there: no broker can be started */
+    bool used;    /* by a program started now: it connects here, or starts the broker here */
     int32_t pid;
     uint32_t uid, sessions, segments;
     uint64_t up_ns;
@@ -83,8 +86,9 @@ static int keep_broker(const struct lki_list_entry *entry, void *user)
 
 static void look(struct probe *probe)
 {
-    if (probe->place->result != 0) {
-        snprintf(probe->problem, sizeof(probe->problem), "%s", lk_strerror(probe->place->result));
+    probe->result = probe->place->result;
+    if (probe->result != 0) {
+        snprintf(probe->problem, sizeof(probe->problem), "%s", lk_strerror(probe->result));
         return;
     }
     struct lk_session_options options = {.size = sizeof(options), .flags = LK_NO_AUTOSTART};
@@ -93,19 +97,27 @@ static void look(struct probe *probe)
     if (r == 0)
         r = lki_admin_list(session, LKI_LIST_BROKER, NULL, keep_broker, probe);
     probe->answers = r == 0;
+    probe->result = r;
+    struct stat status;
+    probe->blocked =
+        r == -ECONNREFUSED && stat(probe->place->path, &status) == 0 && !S_ISSOCK(status.st_mode);
     if (r < 0)
-        snprintf(probe->problem, sizeof(probe->problem), "%s", lk_strerror(r));
+        snprintf(probe->problem, sizeof(probe->problem), "%s",
+                 probe->blocked ? "it is not a socket" : lk_strerror(r));
+}
+
+/* Whether a broker is there, or could be: its directory may still have to be made. */
+static bool is_usable(const struct probe *probe)
+{
+    return probe->answers || probe->place->result == -ENOENT ||
+           (probe->result == -ECONNREFUSED && !probe->blocked);
 }
 
 static const char *use_text(const struct probe *probe)
 {
-    return !probe->used ? "" : probe->answers ? "yes" : "start";
-}
-
-/* Whether a broker could be there: its directory may still have to be made. */
-static bool is_usable(const struct probe *probe)
-{
-    return probe->place->result == 0 || probe->place->result == -ENOENT;
+    if (!probe->used || !is_usable(probe))
+        return "";
+    return probe->answers ? "yes" : "start";
 }
 
 static const char *state_text(const struct probe *probe)
@@ -198,8 +210,10 @@ static void print_summary(const struct probe *probes, size_t count)
         if (probe->used && probe->answers)
             printf("Programs started from here use the broker at %s (pid %" PRId32 ").\n",
                    probe->place->path, probe->pid);
-        else if (probe->used && !is_usable(probe))
+        else if (probe->used && !is_usable(probe) && probe->place->result != 0)
             printf("No broker can be used: %s.\n", probe->place->reason);
+        else if (probe->used && !is_usable(probe))
+            printf("No broker can be used at %s: %s.\n", probe->place->path, probe->problem);
         else if (probe->used)
             printf("Nobody answers. The next program starts a broker at %s.\n", probe->place->path);
     }
@@ -260,6 +274,5 @@ int lki_cli_where(struct lki_cli *cli, int argc, char **argv)
         return code;
     if (probes[used].answers)
         return LKI_EXIT_OK;
-    return is_usable(&probes[used]) ? LKI_EXIT_NO_BROKER
-                                    : lki_cli_exit_code(probes[used].place->result);
+    return is_usable(&probes[used]) ? LKI_EXIT_NO_BROKER : lki_cli_exit_code(probes[used].result);
 }

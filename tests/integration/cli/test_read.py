@@ -204,6 +204,24 @@ class Where(BrokerTest):
         self.assertEqual(self.lk("--socket", path, "where", "-o", "USE,STATE", "--raw", "--no-headings")[1],
                          "start nobody\n")
 
+    def test_a_place_that_cannot_be_used_is_not_called_empty(self):
+        path = os.path.join(self.directory, "plain")
+        open(path, "w").close()
+        self.addCleanup(os.unlink, path)
+        code, out, _ = self.lk("--socket", path, "where")
+        self.assertEqual((code, out.splitlines()[0]),
+                         (66, "No broker can be used at %s: it is not a socket." % path))
+        self.assertEqual(self.lk("--socket", path, "where", "-o", "USE,STATE", "--raw", "--no-headings")[1],
+                         "- unusable\n")
+
+    @unittest.skipIf(os.getuid() != 0, "needs to become another user")
+    def test_a_broker_of_somebody_else(self):
+        os.chmod(self.directory, 0o755)
+        code, out, _ = self.program("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", LOCKKEEPER,
+                                    "where")
+        self.assertEqual((code, out.splitlines()[0]),
+                         (77, "No broker can be used at %s: Permission denied." % self.socket))
+
     def test_a_path_that_is_too_long(self):
         code, out, _ = self.lk("--socket", "/tmp/" + "x" * 120, "where")
         self.assertEqual(code, 64)
