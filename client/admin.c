@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "client/lock.h"
 #include "client/names.h"
 #include "client/segment.h"
 #include "client/session.h"
@@ -75,4 +76,13 @@ int lki_admin_list(struct lk_session *session, enum lki_list_what what, const ch
 int lki_admin_data_fd(const struct lk_segment *segment)
 {
     return segment->data_fd >= 0 ? segment->data_fd : -ENODATA;
+}
+
+void lki_admin_note_hold_to_exit(const struct lk_lock *lock)
+{
+    if (lock->segment->brokered)
+        return; /* the area is not ours to write, and the broker knows */
+    /* relaxed: for people; nothing is decided by it */
+    atomic_store_explicit(&lock->party->self->held_since_ns, lki_clock_now_ns(),
+                          memory_order_relaxed);
 }

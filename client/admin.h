@@ -22,6 +22,13 @@ int lki_admin_list(struct lk_session *session, enum lki_list_what what, const ch
                    lki_admin_entry_fn entry_fn, void *user);
 
 /**
+ * Writes down, for listings, that a shared hold which this process keeps to its end began now. The
+ * library cannot: taking a shared lock tells it nothing about the end, and is too fast for a clock.
+ */
+struct lk_lock;
+void lki_admin_note_hold_to_exit(const struct lk_lock *lock);
+
+/**
  * The descriptor of a segment's data, for reading with pread(2): other than through a map, a hole
  * stays a hole and a truncated file is a short read. Borrowed from the segment. Returns: the
  * descriptor. Errors: -ENODATA (a segment without data)

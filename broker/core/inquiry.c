@@ -58,6 +58,19 @@ uint64_t lkd_inquiry_held_ns(const struct lkd_attachment *attachment, uint32_t l
     return lkd_fact_held_ns(area, attachment->slot, attachment->opened_ns, now_ns);
 }
 
+uint64_t lkd_inquiry_read_ns(const struct lkd_attachment *attachment, uint32_t lock,
+                             uint64_t now_ns)
+{
+    if (attachment->granted && attachment->granted_lock == lock)
+        return now_ns - attachment->granted_ns;
+    /* Without a connection its process has executed something else: what it holds it took before,
+     * to its end, and so wrote down when. The time would also stand there from an earlier hold. */
+    if (lkd_session_is_connected(attachment->session))
+        return 0;
+    return lkd_fact_held_ns(&attachment->segment->area, attachment->slot, attachment->opened_ns,
+                            now_ns);
+}
+
 static bool check_lock(struct lkd_core *core, struct lkd_attachment *main, uint64_t request,
                        uint32_t lock)
 {
@@ -92,8 +105,9 @@ void lkd_inquiry_holder(struct lkd_core *core, struct lkd_attachment *main,
     const struct lkd_session *session = holder->session;
     answer->pid = session->pid;
     answer->uid = session->uid;
-    if (mode == LKI_MODE_EXCLUSIVE)
-        answer->held_ns = lkd_inquiry_held_ns(holder, lock, state.sequence, now_ns);
+    answer->held_ns = mode == LKI_MODE_EXCLUSIVE
+                          ? lkd_inquiry_held_ns(holder, lock, state.sequence, now_ns)
+                          : lkd_inquiry_read_ns(holder, lock, now_ns);
     memcpy(sending->extra, session->command, sizeof(session->command));
     answer->command =
         (struct lki_bytes){.data = sending->extra, .length_bytes = strlen(session->command)};

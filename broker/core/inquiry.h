@@ -31,3 +31,7 @@ struct lkd_attachment *lkd_inquiry_find_holder(const struct lkd_segment *segment
 /* How long this attachment has held or drained the lock, 0: not known. */
 uint64_t lkd_inquiry_held_ns(const struct lkd_attachment *attachment, uint32_t lock,
                              uint64_t sequence, uint64_t now_ns);
+
+/* The same of a shared hold. */
+uint64_t lkd_inquiry_read_ns(const struct lkd_attachment *attachment, uint32_t lock,
+                             uint64_t now_ns);

@@ -154,8 +154,7 @@ static uint64_t since_ns(const struct line *line, uint64_t sequence, uint64_t no
                                    attachment->opened_ns, now_ns);
     if (line->mode == LKI_MODE_EXCLUSIVE)
         return lkd_inquiry_held_ns(attachment, lock, sequence, now_ns);
-    return attachment->granted && attachment->granted_lock == lock ? now_ns - attachment->granted_ns
-                                                                   : 0;
+    return lkd_inquiry_read_ns(attachment, lock, now_ns);
 }
 
 static void add_line(struct lkd_page *page, const struct lkd_segment *segment,

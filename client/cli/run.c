@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "client/admin.h"
 #include "client/cli/run_options.h"
 #include "client/cli/text.h"
 #include "common/cleanup.h"
@@ -98,6 +99,8 @@ static int acquire(const struct lki_run_lock *wanted, struct lk_segment *segment
 {
     enum lk_mode mode = wanted->mode == LK_SHARED ? LK_SHARED : LK_EXCLUSIVE_TO_EXIT;
     int r = lk_lock_acquire(lock, mode, timeout_ns);
+    if (r >= 0 && mode == LK_SHARED)
+        lki_admin_note_hold_to_exit(lock);
     if (r != LK_ACQUIRED_OWNER_DIED)
         return r;
     warn_owner_died(wanted, segment, lock);

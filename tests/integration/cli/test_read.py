@@ -50,6 +50,15 @@ class Ls(BrokerTest):
         self.assertRegex(lines[3], r"^└─ +shared +wait +%d " % waiters[1].pid)
         self.assertEqual(len(lines), 4)
 
+    def test_it_tells_how_long_a_command_holds_in_both_modes(self):
+        self.hold("since-x")
+        self.hold("-s", "since-s")
+        for name in ("since-x", "since-s"):
+            # The broker may still be about to learn that the process has become another program.
+            self.until(lambda: self.locks(name)[name]["holders"][0]["command"] == "sh")
+            self.assertGreater(self.locks(name)[name]["holders"][0]["held_ns"], 0)
+            self.assertRegex(self.lk("run", "-n", name, "true")[2], r" for \d+\.\ds; see: ")
+
     def test_columns_raw_and_no_headings(self):
         holder, waiters = self.queue("cols", 1)
         self.assertEqual(self.lk("ls", "-o", "pid,NAME", "--raw", "cols")[1],

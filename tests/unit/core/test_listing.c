@@ -309,6 +309,24 @@ Test(listing, drain_and_hold_to_exit_are_told_apart)
     cr_expect(eq(u32, page->entries[2].flags, 1));
 }
 
+Test(listing, shared_hold_has_a_time_only_when_it_is_kept_to_exit)
+{
+    uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2);
+    struct lki_opened at_a = create(a, "x", 0, 8);
+    struct native reader;
+    opened(b, "x", 0);
+    native_init(&reader, a, &at_a);
+    native_try(&reader, 0, S);
+    atomic_store(&reader.party.self->held_since_ns, world.now_ns);
+    world.now_ns += 5000;
+    const struct recorded *page = reply(b, request_list(b, LKI_LIST_LOCKS, "x", 0));
+    cr_assert(eq(sz, page->effect.message.as.list_page.count, 1));
+    cr_expect(eq(u64, page->entries[0].since_ns, 0), "the time may be that of another hold");
+    lose(a);
+    page = reply(b, request_list(b, LKI_LIST_LOCKS, "x", 0));
+    cr_expect(eq(u64, page->entries[0].since_ns, 5000));
+}
+
 /* Every line comes exactly once, whatever the pages cut through: locks held by one, and a queue. */
 Test(listing, locks_come_in_pages)
 {
