@@ -154,8 +154,8 @@ int lki_session_check(const struct lk_session *session, const char *verb)
     return lki_fail_hint(-ESTALE, "open one in this process");
 }
 
-/* The broker refuses this client altogether: its answer to the hello, which has the first id, or one
- * with id 0, when it refused the connection before any request. */
+/* The broker refuses this client altogether: its answer to the hello, which has the first id, or
+ * one with id 0, when it refused the connection before any request. */
 static int note_refused_hello(struct lk_session *session, const struct lki_message *message)
 {
     int r = lki_status_to_result(message->as.result.status);
@@ -202,6 +202,26 @@ int lki_session_call(struct lk_session *session, struct lki_message *request, in
 /* --- Texts ---------------------------------------------------------------------------------------
  */
 
+/* Where "; what to do next" begins in the broker's words, so that it stands behind the code as in
+ * all texts. Less than 0: there is none. A quote behind it: the semicolon was part of a name. */
+static int find_hint(const char *words, int length)
+{
+    for (int i = length - 2; i >= 0 && words[i] != '\''; i--)
+        if (words[i] == ';' && words[i + 1] == ' ')
+            return i;
+    return -1;
+}
+
+static int fail_refused(const struct lk_session *session, const char *what)
+{
+    const char *words = session->refused_detail;
+    int length = (int)strlen(words);
+    int hint = find_hint(words, length);
+    lki_fail(session->refused, "cannot %s: the broker at %s refuses this client: %.*s", what,
+             session->path, hint < 0 ? length : hint, words);
+    return hint < 0 ? session->refused : lki_fail_hint(session->refused, "%s", words + hint + 2);
+}
+
 int lki_session_fail(const struct lk_session *session, int result, const char *format, ...)
 {
     char what[400];
@@ -210,8 +230,7 @@ int lki_session_fail(const struct lk_session *session, int result, const char *f
     (void)vsnprintf(what, sizeof(what), format, arguments);
     va_end(arguments);
     if (session->refused && result == session->refused)
-        return lki_fail(result, "cannot %s: the broker at %s refuses this client: %s", what,
-                        session->path, session->refused_detail);
+        return fail_refused(session, what);
     switch (result) {
     case -ECONNRESET:
         lki_fail(result, "cannot %s: the broker at %s is gone", what, session->path);
@@ -227,16 +246,6 @@ int lki_session_fail(const struct lk_session *session, int result, const char *f
     default:
         return lki_fail(result, "cannot %s: %s", what, lk_strerror(result));
     }
-}
-
-/* Where "; what to do next" begins in the broker's words, so that it stands behind the code as in
- * all texts. Less than 0: there is none. A quote behind it: the semicolon was part of a name. */
-static int find_hint(const char *words, int length)
-{
-    for (int i = length - 2; i >= 0 && words[i] != '\''; i--)
-        if (words[i] == ';' && words[i + 1] == ' ')
-            return i;
-    return -1;
 }
 
 int lki_session_result(const struct lk_session *session, const struct lki_message *reply,

@@ -381,7 +381,7 @@ static void receive_message(struct lkd_connection *connection, const struct lki_
 /* The message is here, but its descriptors found no room in our table. The client can try again. */
 static void refuse_for_fds(struct lkd_connection *connection, const struct lki_message *message)
 {
-    static const char why[] = "the broker has no descriptors left";
+    static const char why[] = LKD_NO_FILES_TEXT;
     struct lki_message reply = {
         .type = LKI_REPLY_RESULT,
         .id = message->id,

@@ -72,8 +72,9 @@ static void refuse_unknown(struct lkd_daemon *daemon, int socket_fd, int result,
         lkd_log_line(LKD_LOG_WARNING, "refused pid %d (uid %u): cannot watch its process: %s",
                      peer->pid, peer->uid, strerror(-result));
         lkd_link_refuse(daemon, socket_fd, result,
-                        "the broker cannot watch your process; it may be short of descriptors or "
-                        "memory",
+                        result == -EMFILE || result == -ENFILE
+                            ? LKD_NO_FILES_TEXT
+                            : "the broker cannot watch your process; its log says why",
                         NULL);
         return;
     }

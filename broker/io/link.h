@@ -8,6 +8,10 @@
 
 #include "broker/io/connection.h"
 
+/* What a client is told when our descriptor table is full. */
+#define LKD_NO_FILES_TEXT                                                                          \
+    "the broker has no descriptors left; end some of its clients, or raise its ulimit -n"
+
 /* Starts a session on an accepted socket. Consumes socket_fd, on failure too; the peer is told why.
  */
 void lkd_link_accept(struct lkd_daemon *daemon, int socket_fd);

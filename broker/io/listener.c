@@ -67,8 +67,7 @@ static bool refuse_newest(struct lkd_daemon *daemon)
     }
     lkd_log_line(LKD_LOG_WARNING, "refused a connection: no descriptors left (RLIMIT_NOFILE)");
     (void)uv_poll_stop(&daemon->listener);
-    lkd_link_refuse(daemon, fd, -EMFILE, "the broker has no descriptors left; try again later",
-                    lkd_listener_resume);
+    lkd_link_refuse(daemon, fd, -EMFILE, LKD_NO_FILES_TEXT, lkd_listener_resume);
     return true;
 }
 

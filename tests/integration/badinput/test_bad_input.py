@@ -7,6 +7,7 @@ run to run. The test is one of
   cli NAME         a case below, run through the command line
   FILE: NAME       a test elsewhere, which has to exist
 """
+import json
 import os
 import re
 import resource
@@ -195,6 +196,31 @@ class CommandLine(BrokerTest):
 
     def case_second_broker(self):
         return self.broker_at(self.socket)
+
+    def case_broker_full(self):
+        """A broker of 40 descriptors, and readers until it has none left: the newest is refused."""
+        path = os.path.join(self.directory, "full.sock")
+        broker = self.start(LOCKKEEPERD, "--socket", path,
+                            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)))
+        self.until(lambda: self.lk("--socket", path, "where")[0] == 0)
+        command = [LOCKKEEPER, "--socket", path, "run", "-s", "read", "sh", "-c", "echo held; read x; true"]
+        readers = [self.start(*command)]
+        while readers[-1].line() == "held":
+            readers.append(self.start(*command))
+            self.assertLess(len(readers), 64)
+        refused = readers.pop().finish()
+        self.assertGreater(len(readers), 20)
+        # The others hold as before, and where one leaves there is room again.
+        self.assertEqual(readers.pop().finish()[0], 0)
+        self.until(lambda: self.lk("--socket", path, "ls")[0] == 0)
+        listed = json.loads(self.lk("--socket", path, "ls", "--json")[1])["locks"][0]["holders"]
+        self.assertEqual({holder["pid"] for holder in listed}, {reader.pid for reader in readers})
+        for reader in readers:
+            self.assertEqual(reader.finish()[0], 0)
+        broker.terminate()
+        self.assertEqual(broker.finish()[0], 0)
+        os.unlink(path + ".lock")
+        return refused
 
     def case_broker_long_path(self):
         return self.broker_at("/tmp/" + "x" * 120)
