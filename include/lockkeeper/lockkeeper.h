@@ -12,7 +12,8 @@
  * independent, so a thread that wants its own ownership opens its own session.
  * Fork: a child's inherited handles answer -ESTALE, and their maps are absent; it opens its own
  * session. lk_session_close() of an inherited session frees memory and tells the broker nothing.
- * Closed handles of segments and locks answer -ESTALE too, until their session is closed.
+ * Closed handles of segments and locks answer -ESTALE too, until their session is closed, or opens
+ * the same name again: that may give the same handle.
  * Signals: nothing here is async-signal-safe. No signal handler is installed unless a segment is
  * opened with LK_GUARD. No thread is started. Nothing is printed.
  */
@@ -149,8 +150,9 @@ LK_API int lk_session_open(const char *socket_path, const struct lk_session_opti
                            struct lk_session **out);
 
 /**
- * Closes a session and everything opened through it. Maps are unmapped. A lock still held is handed
- * on as after a death: never a silent release. Callbacks that are due are not called any more.
+ * Closes a session and everything opened through it: no handle of its segments and locks may be
+ * used any more, not even to close it. Maps are unmapped. A lock still held is handed on as after a
+ * death: never a silent release. Callbacks that are due are not called any more.
  * Returns: NULL. NULL is allowed.
  */
 LK_API struct lk_session *lk_session_close(struct lk_session *session);
