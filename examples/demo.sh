@@ -15,6 +15,10 @@ if [ $# -lt 1 ] || [ $# -gt 2 ]; then
 fi
 build=$(realpath -e -- "$1")
 file=${2:+$(realpath -e -- "$2")}
+if [ -n "$file" ] && { [ ! -f "$file" ] || [ ! -r "$file" ] || [ ! -s "$file" ]; }; then
+    echo "demo: '$file' has to be a text file that can be read and is not empty" >&2
+    exit 65
+fi
 delay=${LK_DEMO_DELAY_MS:-120}
 chunks=240
 PATH=$build/bin:$PATH
