@@ -14,6 +14,7 @@
 #include "client/error.h"
 #include "client/options.h"
 #include "client/segment.h"
+#include "common/assert.h"
 #include "common/cleanup.h"
 #include "common/clock.h"
 #include "common/fd.h"
@@ -21,7 +22,8 @@
 
 /* A broker that does not answer a farewell in this time is left without. */
 #define GOODBYE_NS (2 * LKI_NS_PER_S)
-#define HELLO_ID 1 /* the first request of every connection */
+
+#define ALIVE_BYTES 4096u /* the kernel rounds up to its page */
 
 /* --- Life ----------------------------------------------------------------------------------------
  */
@@ -35,7 +37,7 @@ static struct lk_session *session_free(struct lk_session *session)
         lki_segment_free(LKI_LIST_ENTRY(node, struct lk_segment, node));
     lki_transport_deinit(&session->transport);
     if (session->alive)
-        (void)munmap(session->alive, (size_t)sysconf(_SC_PAGESIZE));
+        (void)munmap(session->alive, ALIVE_BYTES);
     free(session);
     return NULL;
 }
@@ -44,13 +46,13 @@ LKI_DEFINE_CLEANUP(struct lk_session *, session_free)
 /* One page that a forked child finds zeroed. */
 static int make_alive_page(uint32_t **out_alive)
 {
-    size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
-    void *page = mmap(NULL, page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *page =
+        mmap(NULL, ALIVE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED)
         return -errno;
-    if (madvise(page, page_bytes, MADV_WIPEONFORK) < 0) {
+    if (madvise(page, ALIVE_BYTES, MADV_WIPEONFORK) < 0) {
         int r = -errno;
-        (void)munmap(page, page_bytes);
+        (void)munmap(page, ALIVE_BYTES);
         return r;
     }
     *out_alive = page;
@@ -58,9 +60,9 @@ static int make_alive_page(uint32_t **out_alive)
     return 0;
 }
 
-int lki_session_new(int socket_fd, const char *path, struct lk_session **out)
+/* A session without a connection. */
+static int make_session(struct lk_session **out)
 {
-    LKI_CLEANUP(lki_close_p) int fd = socket_fd;
     LKI_CLEANUP(session_free_p) struct lk_session *session = calloc(1, sizeof(*session));
     if (!session)
         return -ENOMEM;
@@ -69,24 +71,31 @@ int lki_session_new(int socket_fd, const char *path, struct lk_session **out)
     lki_list_init(&session->closed_segments);
     lki_list_init(&session->pending);
     lki_list_init(&session->answered);
-    (void)snprintf(session->path, sizeof(session->path), "%s", path);
-    lki_transport_init(&session->transport, lki_steal_fd(&fd));
+    lki_transport_init(&session->transport, -1);
     int r = make_alive_page(&session->alive);
     if (r < 0)
         return r;
-    if (socket_fd >= 0) {
-        /* The answer is not awaited: only a refusal has one, and whoever needs a reply next sees
-         * it. */
-        struct lki_message hello = {
-            .type = LKI_REQUEST_HELLO,
-            .as.hello = {.protocol_major = LKI_PROTOCOL_MAJOR,
-                         .protocol_minor = LKI_PROTOCOL_MINOR,
-                         .layout_major = LKI_LAYOUT_MAJOR},
-        };
-        r = lki_transport_send(&session->transport, &hello, -1);
-        if (r < 0)
-            return r;
-    }
+    *out = LKI_STEAL(&session);
+    return 0;
+}
+
+/* Consumes socket_fd, -1 for none. */
+static void take_connection(struct lk_session *session, int socket_fd, const char *path)
+{
+    size_t path_bytes = strlen(path) + 1;
+    LKI_ASSERT(path_bytes <= sizeof(session->path));
+    memcpy(session->path, path, path_bytes);
+    lki_transport_init(&session->transport, socket_fd);
+}
+
+int lki_session_new(int socket_fd, const char *path, struct lk_session **out)
+{
+    LKI_CLEANUP(lki_close_p) int fd = socket_fd;
+    LKI_CLEANUP(session_free_p) struct lk_session *session = NULL;
+    int r = make_session(&session);
+    if (r < 0)
+        return r;
+    take_connection(session, lki_steal_fd(&fd), path);
     *out = LKI_STEAL(&session);
     return 0;
 }
@@ -105,14 +114,20 @@ int lk_session_open(const char *socket_path, const struct lk_session_options *op
     if (socket_path && socket_path[0] == '\0')
         return lki_fail(-EINVAL, "cannot open a session: the socket path is empty");
 
+    /* All that needs no connection comes first: once connected, the broker is awake and waits. */
+    LKI_CLEANUP(session_free_p) struct lk_session *session = NULL;
+    int r = make_session(&session);
+    if (r < 0)
+        return lki_fail(r, "cannot open a session: %s", lk_strerror(r));
     int fd = -1;
     char path[LKI_SOCKET_PATH_BYTES_MAX + 1];
-    int r = lki_connect(socket_path, own.flags, &fd, path);
+    r = lki_connect(socket_path, own.flags, &fd, path);
     if (r < 0)
         return r; /* has its text */
-    r = lki_session_new(fd, path, out);
-    if (r < 0)
-        return lki_fail(r, "cannot open a session with the broker at %s: %s", path, lk_strerror(r));
+    take_connection(session, fd, path);
+    session->may_reconnect = true;
+    session->open_flags = own.flags;
+    *out = LKI_STEAL(&session);
     return 0;
 }
 
@@ -135,7 +150,9 @@ struct lk_session *lk_session_close(struct lk_session *session)
         /* Nothing of ours may touch the shared memory once the broker cleans up. */
         LKI_LIST_FOREACH_SAFE (node, &session->segments)
             lki_segment_unmap_all(LKI_LIST_ENTRY(node, struct lk_segment, node));
-        say_goodbye(session);
+        session->may_reconnect = false;
+        if (session->transport.greeted) /* else the broker knows nothing of us */
+            say_goodbye(session);
     }
     return session_free(session);
 }
@@ -169,17 +186,15 @@ static int note_refused_hello(struct lk_session *session, const struct lki_messa
 
 int lki_session_unasked(struct lk_session *session, const struct lki_message *message)
 {
-    if (message->id <= HELLO_ID && message->type == LKI_REPLY_RESULT)
+    if (message->id <= LKI_HELLO_ID && message->type == LKI_REPLY_RESULT)
         return note_refused_hello(session, message);
     lki_async_answer(session, message);
     return 0;
 }
 
-int lki_session_call(struct lk_session *session, struct lki_message *request, int fd,
+static int call_once(struct lk_session *session, struct lki_message *request, int fd,
                      uint64_t deadline_ns, struct lki_record *out_reply)
 {
-    if (session->refused)
-        return session->refused;
     int r = lki_transport_send(&session->transport, request, fd);
     if (r < 0 && r != -ECONNRESET)
         return r;
@@ -197,6 +212,33 @@ int lki_session_call(struct lk_session *session, struct lki_message *request, in
         if (r < 0)
             return r;
     }
+}
+
+/* A broker that nobody used may end between our connecting and our first request; then nothing of
+ * ours was ever answered, and another connection is as good. */
+static bool reconnect(struct lk_session *session)
+{
+    char path[LKI_SOCKET_PATH_BYTES_MAX + 1];
+    int fd = -1;
+    if (!session->may_reconnect || session->transport.heard)
+        return false;
+    session->may_reconnect = false;
+    if (lki_connect(session->path, session->open_flags, &fd, path) < 0)
+        return false;
+    lki_transport_deinit(&session->transport);
+    lki_transport_init(&session->transport, fd);
+    return true;
+}
+
+int lki_session_call(struct lk_session *session, struct lki_message *request, int fd,
+                     uint64_t deadline_ns, struct lki_record *out_reply)
+{
+    if (session->refused)
+        return session->refused;
+    int r = call_once(session, request, fd, deadline_ns, out_reply);
+    if (r == -ECONNRESET && reconnect(session))
+        r = call_once(session, request, fd, deadline_ns, out_reply);
+    return r;
 }
 
 /* --- Texts ---------------------------------------------------------------------------------------

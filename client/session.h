@@ -17,7 +17,9 @@ struct lk_session {
      * tells a handle whether it was inherited. */
     uint32_t *alive;
     struct lki_transport transport;
-    int refused; /* -errno of a refused hello, with refused_detail; 0: not refused */
+    bool may_reconnect;  /* nothing was answered yet, and lk_session_open() made the connection */
+    uint32_t open_flags; /* LK_NO_AUTOSTART */
+    int refused;         /* -errno of a refused hello, with refused_detail; 0: not refused */
     char refused_detail[160];
     char path[LKI_SOCKET_PATH_BYTES_MAX + 1]; /* for texts */
     /* struct lk_segment: attached, and closed. Closed ones keep their memory, and that of their

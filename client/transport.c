@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "common/fd.h"
+#include "engine/layout.h"
 #include "proto/channel.h"
 
 struct lki_inbox {
@@ -17,7 +18,8 @@ struct lki_inbox {
 
 void lki_transport_init(struct lki_transport *transport, int socket_fd)
 {
-    *transport = (struct lki_transport){.socket_fd = socket_fd, .lost = socket_fd < 0};
+    *transport = (struct lki_transport){
+        .socket_fd = socket_fd, .lost = socket_fd < 0, .last_id = LKI_HELLO_ID};
 }
 
 void lki_transport_deinit(struct lki_transport *transport)
@@ -28,18 +30,41 @@ void lki_transport_deinit(struct lki_transport *transport)
     transport->inbox = NULL;
 }
 
+/* The hello goes with the first request: one flight, one wake of the broker. Nobody waits for its
+ * answer: only a refusal has one. */
+static int send_first(struct lki_transport *transport, struct lki_message *request, int fd,
+                      enum lki_channel_flags flags)
+{
+    const struct lki_message hello = {
+        .type = LKI_REQUEST_HELLO,
+        .id = LKI_HELLO_ID,
+        .as.hello = {.protocol_major = LKI_PROTOCOL_MAJOR,
+                     .protocol_minor = LKI_PROTOCOL_MINOR,
+                     .layout_major = LKI_LAYOUT_MAJOR},
+    };
+    int r =
+        lki_channel_send_both(transport->socket_fd, &hello, request, &fd, fd >= 0 ? 1 : 0, flags);
+    if (r < 0)
+        return r;
+    transport->greeted = true;
+    return r == 2 ? 0
+                  : lki_channel_send(transport->socket_fd, request, &fd, fd >= 0 ? 1 : 0, flags);
+}
+
 int lki_transport_send(struct lki_transport *transport, struct lki_message *request, int fd)
 {
     if (transport->lost)
         return -ECONNRESET;
     request->id = ++transport->last_id;
+    if (!transport->greeted)
+        return send_first(transport, request, fd, LKI_CHANNEL_WAIT);
     int r = lki_channel_send(transport->socket_fd, request, &fd, fd >= 0 ? 1 : 0, LKI_CHANNEL_WAIT);
     return r; /* lost is for receiving to find out: the reason may still lie in our buffer */
 }
 
 void lki_transport_send_hint(struct lki_transport *transport, struct lki_message *request)
 {
-    if (transport->lost)
+    if (transport->lost || !transport->greeted) /* a hint is about a segment that was opened */
         return;
     request->id = ++transport->last_id;
     /* A full buffer means that the broker has enough to do and will look by its own timer; a broker
@@ -96,6 +121,8 @@ int lki_transport_receive(struct lki_transport *transport, uint64_t deadline_ns,
             return r;
     }
     int r = receive_once(transport, flags, out_record);
+    if (r > 0 || r == -EMFILE)
+        transport->heard = true;
     if (r > 0)
         return 0;
     if (r == -EAGAIN)

@@ -10,11 +10,15 @@
 
 #include "proto/message.h"
 
+#define LKI_HELLO_ID 1 /* the first request of every connection */
+
 struct lki_inbox; /* buffer and arena of the last record received */
 
 struct lki_transport {
     int socket_fd; /* -1: none */
     bool lost;     /* the connection has ended or broke the rules; the socket stays until deinit */
+    bool greeted;  /* the hello has been sent */
+    bool heard;    /* something has been received */
     uint64_t last_id;
     struct lki_inbox *inbox; /* made with the first receive */
 };
@@ -32,9 +36,10 @@ void lki_transport_init(struct lki_transport *transport, int socket_fd);
 /* Closes the socket without a word. Twice is once. */
 void lki_transport_deinit(struct lki_transport *transport);
 
-/* Sends a request, after giving it the next id; fd goes along unless it is -1 (borrowed). Blocks
- * while the socket's buffer is full. Returns 0; -ECONNRESET (also when the connection was lost
- * before), -EMSGSIZE, -EBADF, -ETOOMANYREFS, -ENOBUFS, -ENOMEM: nothing was sent. */
+/* Sends a request, after giving it the next id, the first one behind a hello; fd goes along unless
+ * it is -1 (borrowed). Blocks while the socket's buffer is full. Returns 0; -ECONNRESET (also when
+ * the connection was lost before), -EMSGSIZE, -EBADF, -ETOOMANYREFS, -ENOBUFS, -ENOMEM: nothing was
+ * sent. */
 int lki_transport_send(struct lki_transport *transport, struct lki_message *request, int fd);
 
 /* Sends a one-way request if that is possible at once, and forgets it otherwise. Never blocks,

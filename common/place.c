@@ -66,7 +66,13 @@ static void set_reason(struct lki_place *place, const char *why)
         problem = ": not used, its directory cannot be examined";
         break;
     }
-    (void)snprintf(place->reason, sizeof(place->reason), "%s%s", why, problem);
+    /* Not snprintf(): this is on the way of every connecting program, and its first use costs a new
+     * process more than the connection. */
+    size_t why_bytes = strlen(why);
+    size_t problem_bytes = strlen(problem);
+    LKI_ASSERT(why_bytes + problem_bytes < sizeof(place->reason));
+    memcpy(place->reason, why, why_bytes);
+    memcpy(place->reason + why_bytes, problem, problem_bytes + 1);
 }
 
 static const char *why_candidate(enum lki_place_kind kind)
@@ -141,7 +147,7 @@ void lki_places_find(const char *explicit_path, uid_t uid, struct lki_places *ou
     const struct lki_place_roots roots = {
         .run_directory = "/run",
         .tmp_directory = "/tmp",
-        .environment = secure_getenv("LOCKKEEPER_SOCKET"),
+        .environment = explicit_path == NULL ? secure_getenv("LOCKKEEPER_SOCKET") : NULL,
     };
     lki_places_find_in(&roots, explicit_path, uid, out_places);
 }

@@ -14,31 +14,45 @@
 static_assert(LKI_SOCKET_PATH_BYTES_MAX + 1 == sizeof(((struct sockaddr_un *)0)->sun_path),
               "the bound is that of the system");
 
+/* More than any request that a client makes, a name and numbers. Not LKI_REQUEST_BYTES_MAX: each
+ * page of a large buffer costs a new process a fault. */
+#define REQUEST_BYTES 1024u
+
 /* --- Sending ---------------------------------------------------------------------------------- */
+
+/* A record on its way: what sendmsg(2) wants, with room for the descriptors. */
+struct outgoing {
+    struct iovec content;
+    _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(LKI_RECORD_FDS_MAX * sizeof(int))];
+};
+
+static void prepare(struct outgoing *outgoing, struct msghdr *record, const uint8_t *bytes,
+                    size_t size_bytes, const int *fds, size_t fd_count)
+{
+    outgoing->content = (struct iovec){.iov_base = (void *)bytes, .iov_len = size_bytes};
+    *record = (struct msghdr){.msg_iov = &outgoing->content, .msg_iovlen = 1};
+    if (fd_count == 0)
+        return;
+    memset(outgoing->control, 0, sizeof(outgoing->control));
+    record->msg_control = outgoing->control;
+    record->msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+    struct cmsghdr *header = CMSG_FIRSTHDR(record);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
+    memcpy(CMSG_DATA(header), fds, fd_count * sizeof(int));
+}
 
 int lki_channel_send_record(int socket_fd, const uint8_t *bytes, size_t size_bytes, const int *fds,
                             size_t fd_count, enum lki_channel_flags flags)
 {
-    union {
-        struct cmsghdr alignment;
-        uint8_t bytes[CMSG_SPACE(LKI_RECORD_FDS_MAX * sizeof(int))];
-    } control;
-    struct iovec content = {.iov_base = (void *)bytes, .iov_len = size_bytes};
-    struct msghdr record = {.msg_iov = &content, .msg_iovlen = 1};
+    struct outgoing outgoing;
+    struct msghdr record;
     ssize_t sent;
 
     if (fd_count > LKI_RECORD_FDS_MAX || size_bytes == 0)
         return -EINVAL;
-    if (fd_count > 0) {
-        memset(&control, 0, sizeof(control));
-        record.msg_control = &control;
-        record.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-        struct cmsghdr *header = CMSG_FIRSTHDR(&record);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-        memcpy(CMSG_DATA(header), fds, fd_count * sizeof(int));
-    }
+    prepare(&outgoing, &record, bytes, size_bytes, fds, fd_count);
     do {
         sent = sendmsg(socket_fd, &record,
                        MSG_NOSIGNAL | (flags & LKI_CHANNEL_NO_WAIT ? MSG_DONTWAIT : 0));
@@ -51,18 +65,18 @@ int lki_channel_send_record(int socket_fd, const uint8_t *bytes, size_t size_byt
     return errno == EPIPE || errno == ENOTCONN ? -ECONNRESET : -errno;
 }
 
-/* One function per direction: a client may run on a thread with a small stack. */
+/* Apart from send_large(): a client may run on a thread with a small stack. */
 static LKI_NOINLINE int send_request(int socket_fd, const struct lki_message *message,
                                      const int *fds, size_t fd_count, enum lki_channel_flags flags)
 {
-    uint8_t buffer[LKI_REQUEST_BYTES_MAX];
+    uint8_t buffer[REQUEST_BYTES];
     size_t size_bytes;
 
     int r = lki_message_encode(message, buffer, sizeof(buffer), &size_bytes);
     return r < 0 ? r : lki_channel_send_record(socket_fd, buffer, size_bytes, fds, fd_count, flags);
 }
 
-static LKI_NOINLINE int send_reply(int socket_fd, const struct lki_message *message, const int *fds,
+static LKI_NOINLINE int send_large(int socket_fd, const struct lki_message *message, const int *fds,
                                    size_t fd_count, enum lki_channel_flags flags)
 {
     uint8_t buffer[LKI_REPLY_BYTES_MAX];
@@ -75,9 +89,46 @@ static LKI_NOINLINE int send_reply(int socket_fd, const struct lki_message *mess
 int lki_channel_send(int socket_fd, const struct lki_message *message, const int *fds,
                      size_t fd_count, enum lki_channel_flags flags)
 {
-    if (lki_message_direction(message->type) == LKI_DIRECTION_REQUEST)
-        return send_request(socket_fd, message, fds, fd_count, flags);
-    return send_reply(socket_fd, message, fds, fd_count, flags);
+    if (lki_message_direction(message->type) == LKI_DIRECTION_REQUEST) {
+        int r = send_request(socket_fd, message, fds, fd_count, flags);
+        if (r != -EMSGSIZE)
+            return r;
+    }
+    return send_large(socket_fd, message, fds, fd_count, flags);
+}
+
+int lki_channel_send_both(int socket_fd, const struct lki_message *first,
+                          const struct lki_message *second, const int *fds, size_t fd_count,
+                          enum lki_channel_flags flags)
+{
+    uint8_t buffers[2][REQUEST_BYTES];
+    size_t size_bytes[2];
+    struct outgoing outgoing[2];
+    struct mmsghdr records[2];
+
+    if (fd_count > LKI_RECORD_FDS_MAX)
+        return -EINVAL;
+    int r = lki_message_encode(first, buffers[0], sizeof(buffers[0]), &size_bytes[0]);
+    if (r == 0)
+        r = lki_message_encode(second, buffers[1], sizeof(buffers[1]), &size_bytes[1]);
+    if (r < 0)
+        return r;
+    prepare(&outgoing[0], &records[0].msg_hdr, buffers[0], size_bytes[0], NULL, 0);
+    prepare(&outgoing[1], &records[1].msg_hdr, buffers[1], size_bytes[1], fds, fd_count);
+    int sent;
+    do {
+        sent = sendmmsg(socket_fd, records, 2,
+                        MSG_NOSIGNAL | (flags & LKI_CHANNEL_NO_WAIT ? MSG_DONTWAIT : 0));
+    } while (sent < 0 && errno == EINTR);
+    if (sent == 2)
+        return 2;
+    /* What was refused is sent once more by itself: that tells why. */
+    const int rest = sent == 1 ? 1 : 0;
+    r = lki_channel_send_record(socket_fd, buffers[rest], size_bytes[rest], fds,
+                                rest == 1 ? fd_count : 0, flags);
+    if (rest == 1)
+        return r < 0 ? 1 : 2;
+    return r < 0 ? r : 1;
 }
 
 /* --- Receiving -------------------------------------------------------------------------------- */

@@ -34,6 +34,16 @@ enum lki_channel_flags {
 int lki_channel_send(int socket_fd, const struct lki_message *message, const int *fds,
                      size_t fd_count, enum lki_channel_flags flags);
 
+/**
+ * Sends two requests in one flight, so that the peer is woken once; the descriptors go with the
+ * second.
+ * Returns: how many were sent, 1 or 2; after 1, lki_channel_send() of the second tells why.
+ * Errors:  as of lki_channel_send(): nothing was sent.
+ */
+int lki_channel_send_both(int socket_fd, const struct lki_message *first,
+                          const struct lki_message *second, const int *fds, size_t fd_count,
+                          enum lki_channel_flags flags);
+
 /* The same for a record that lki_message_encode() made earlier: for replies that had to wait. */
 int lki_channel_send_record(int socket_fd, const uint8_t *bytes, size_t size_bytes, const int *fds,
                             size_t fd_count, enum lki_channel_flags flags);

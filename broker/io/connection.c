@@ -41,6 +41,8 @@ struct lkd_connection {
     struct lki_list outgoing;
     size_t outgoing_bytes;
     uint32_t fds_under_way;
+    bool greeted; /* the first record has come */
+    bool asked;   /* and a second */
     uv_poll_t handle;
 };
 
@@ -162,11 +164,6 @@ int lkd_connection_open(struct lkd_daemon *daemon, int socket_fd,
     lki_list_append(&daemon->connections, &connection->node);
     daemon->connection_count++;
     lkd_daemon_note_use(daemon);
-    r = update_watch(connection);
-    if (r < 0) {
-        lkd_connection_close(connection);
-        return r;
-    }
     *out_connection = connection;
     return 0;
 }
@@ -403,6 +400,8 @@ static bool receive_one(struct lkd_connection *connection)
                                 LKI_DIRECTION_REQUEST, LKI_CHANNEL_NO_WAIT | LKI_CHANNEL_KEEP_FDS,
                                 &message, fds, &fd_count, &reason);
     if (r == 1) {
+        connection->asked = connection->greeted;
+        connection->greeted = true;
         receive_message(connection, &message, fds, fd_count);
         return true;
     }
@@ -431,6 +430,7 @@ static void on_ready(uv_poll_t *handle, int status, int events)
 {
     struct lkd_connection *connection = handle->data;
     struct lkd_daemon *daemon = connection->daemon;
+    uint64_t session = connection->peer.session;
     if (connection->closing)
         return;
     if (status < 0) {
@@ -446,9 +446,19 @@ static void on_ready(uv_poll_t *handle, int status, int events)
             if (!receive_one(connection))
                 break;
     }
+    bool asked = connection->asked || connection->closing;
     if (!connection->closing)
         watch_or_drop(connection);
     lkd_daemon_settle(daemon);
+    /* A hello alone is answered by nothing, and the request behind it is waited for. Also when the
+     * connection has ended meanwhile: an attachment may outlive it. */
+    if (asked)
+        lkd_link_introduce(daemon, session);
+}
+
+void lkd_connection_start(struct lkd_connection *connection)
+{
+    on_ready(&connection->handle, 0, UV_READABLE);
 }
 
 int lkd_connection_take_offer(struct lkd_connection *connection)

@@ -22,12 +22,15 @@ struct lkd_connection_peer {
 };
 
 /**
- * Starts to receive. Consumes socket_fd, on failure too.
+ * Receives nothing before lkd_connection_start(). Consumes socket_fd, on failure too.
  * Errors: -ENOMEM, and what epoll_ctl(2) says
  */
 int lkd_connection_open(struct lkd_daemon *daemon, int socket_fd,
                         const struct lkd_connection_peer *peer,
                         struct lkd_connection **out_connection);
+
+/* Receives what has come already, and whatever comes from now on. May close the connection. */
+void lkd_connection_start(struct lkd_connection *connection);
 
 /* Sends or queues. fds are borrowed. May close the connection. */
 void lkd_connection_send(struct lkd_connection *connection, const struct lki_message *message,

@@ -11,6 +11,7 @@
 
 #include "broker/io/hostile_fd.h"
 #include "broker/io/log.h"
+#include "broker/io/proc.h"
 #include "common/assert.h"
 #include "common/clock.h"
 #include "common/fd.h"
@@ -18,6 +19,8 @@
 struct lkd_link {
     uint64_t session;
     bool hashed;
+    bool introduced;
+    int32_t pid;
     struct lkd_watched *process;       /* counted */
     struct lkd_connection *connection; /* NULL: ended */
     UT_hash_handle hh;
@@ -92,6 +95,7 @@ static int open_session(struct lkd_daemon *daemon, struct lkd_peer_info *info,
         link_free(link);
         return r;
     }
+    link->pid = info->peer.pid;
     info->peer.process = lkd_watched_number(link->process);
     r = lkd_core_session_opened(daemon->core, &info->peer, lki_clock_now_ns(), &link->session);
     if (r < 0) {
@@ -134,7 +138,10 @@ static void accept_known(struct lkd_daemon *daemon, int socket_fd, struct lkd_pe
         lkd_log_line(LKD_LOG_WARNING, "dropped pid %d (uid %u): %s", peer.pid, peer.uid,
                      strerror(-r));
         lkd_core_session_lost(daemon->core, peer.session, lki_clock_now_ns());
+        return;
     }
+    /* A client sends its first requests without waiting: as a rule they are here by now. */
+    lkd_connection_start(link->connection);
 }
 
 void lkd_link_accept(struct lkd_daemon *daemon, int socket_fd)
@@ -147,6 +154,19 @@ void lkd_link_accept(struct lkd_daemon *daemon, int socket_fd)
         accept_known(daemon, socket_fd, &info);
     lkd_peer_info_deinit(&info);
     lkd_daemon_settle(daemon);
+}
+
+void lkd_link_introduce(struct lkd_daemon *daemon, uint64_t session)
+{
+    struct lkd_link *link = find(daemon, session);
+    if (link == NULL || link->introduced)
+        return;
+    link->introduced = true;
+    lkd_watched_start(link->process);
+    char command[32];
+    lkd_proc_command(link->pid, command, sizeof(command));
+    if (command[0] != '\0')
+        lkd_core_session_renamed(daemon->core, session, command);
 }
 
 struct lkd_connection *lkd_link_connection(struct lkd_daemon *daemon, uint64_t session)

@@ -16,6 +16,11 @@
  */
 void lkd_link_accept(struct lkd_daemon *daemon, int socket_fd);
 
+/* Once the session's first records are answered: watches its process and asks for its name. Not on
+ * accepting, since the client waits for its first answer and until then it has nothing that its end
+ * could leave behind. Does nothing the second time. */
+void lkd_link_introduce(struct lkd_daemon *daemon, uint64_t session);
+
 /* The connection of a session, or NULL. */
 struct lkd_connection *lkd_link_connection(struct lkd_daemon *daemon, uint64_t session);
 

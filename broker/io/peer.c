@@ -80,11 +80,15 @@ static int open_by_pid(int socket_fd, struct lkd_peer_info *info)
  * twice; before, all pidfds share one. */
 static int key_of_pidfd(struct lkd_peer_info *info)
 {
-    struct statfs filesystem;
+    static enum { UNKNOWN, YES, NO } has_inodes; /* the same for every pidfd of this kernel */
     struct stat status;
-    if (fstatfs(info->pidfd, &filesystem) < 0)
-        return -errno;
-    if (filesystem.f_type == PIDFS_MAGIC) {
+    if (has_inodes == UNKNOWN) {
+        struct statfs filesystem;
+        if (fstatfs(info->pidfd, &filesystem) < 0)
+            return -errno;
+        has_inodes = filesystem.f_type == PIDFS_MAGIC ? YES : NO;
+    }
+    if (has_inodes == YES) {
         if (fstat(info->pidfd, &status) < 0)
             return -errno;
         info->key = (struct lkd_process_key){.first = status.st_ino};
@@ -137,9 +141,7 @@ int lkd_peer_ask(int socket_fd, enum lkd_peer_pidfd how, struct lkd_peer_info *o
     int r = ask_groups(socket_fd, out_info);
     if (r == 0)
         r = open_process(socket_fd, how, out_info);
-    if (r == 0)
-        lkd_proc_command(credentials.pid, out_info->peer.command, sizeof(out_info->peer.command));
-    else
+    if (r < 0)
         lkd_peer_info_deinit(out_info);
     return r;
 }

@@ -21,6 +21,7 @@
  * again, until its waiters would have asked anew: their naps last at most 250 ms. */
 #define LARGE_RESIDENT_BYTES (UINT64_C(16) << 20)
 #define LOOK_EVERY_MS 3u
+#define UNWATCHED_EVERY_MS 250u
 #define LARGE_LOOKS_MAX (LOOKS_MAX + 280u / LOOK_EVERY_MS)
 
 struct lkd_watched {
@@ -31,6 +32,7 @@ struct lkd_watched {
     int pidfd;
     uint32_t references;
     bool ended;
+    bool watching;         /* `watch` is a handle of the loop */
     bool hashed;           /* false while a table had no memory to take it */
     uint32_t looks;        /* taken since it was last asked for */
     uint32_t looks_max;    /* to be taken since then */
@@ -62,7 +64,8 @@ static void say_ended(struct lkd_watched *process)
     if (process->ended)
         return;
     process->ended = true;
-    (void)uv_poll_stop(&process->watch);
+    if (process->watching)
+        (void)uv_poll_stop(&process->watch);
     (void)uv_timer_stop(&process->next_look);
     process->processes->ended(process->number, process->processes->user);
 }
@@ -135,25 +138,35 @@ static int watch_new(struct lkd_processes *processes, struct lkd_peer_info *info
         free(process);
         return -ENOMEM;
     }
-    int r = uv_poll_init(processes->loop, &process->watch, process->pidfd);
-    if (r < 0) {
-        HASH_DELETE(by_key, processes->by_key, process);
-        HASH_DELETE(by_number, processes->by_number, process);
-        free(process);
-        return r;
-    }
     (void)uv_timer_init(processes->loop, &process->next_look); /* cannot fail */
-    process->open_handles = 2;
-    process->watch.data = process;
+    process->open_handles = 1;
     process->next_look.data = process;
     info->pidfd = -1;
-    r = uv_poll_start(&process->watch, UV_READABLE, on_pidfd);
-    if (r < 0) {
-        lkd_watched_unref(process);
-        return r;
-    }
     *out_process = process;
     return 0;
+}
+
+static void on_unwatched(uv_timer_t *timer)
+{
+    struct lkd_watched *process = timer->data;
+    if (!is_unreaped(process))
+        say_ended(process);
+}
+
+void lkd_watched_start(struct lkd_watched *process)
+{
+    if (process->watching || process->ended)
+        return;
+    int r = uv_poll_init(process->processes->loop, &process->watch, process->pidfd);
+    if (r == 0) {
+        process->watching = true;
+        process->open_handles++;
+        process->watch.data = process;
+        r = uv_poll_start(&process->watch, UV_READABLE, on_pidfd);
+    }
+    if (r < 0)
+        (void)uv_timer_start(&process->next_look, on_unwatched, UNWATCHED_EVERY_MS,
+                             UNWATCHED_EVERY_MS);
 }
 
 int lkd_processes_get(struct lkd_processes *processes, struct lkd_peer_info *info,
@@ -180,7 +193,8 @@ struct lkd_watched *lkd_watched_unref(struct lkd_watched *process)
     HASH_DELETE(by_key, process->processes->by_key, process);
     HASH_DELETE(by_number, process->processes->by_number, process);
     process->ended = true; /* nobody is left to be told */
-    uv_close((uv_handle_t *)&process->watch, on_handle_closed);
+    if (process->watching)
+        uv_close((uv_handle_t *)&process->watch, on_handle_closed);
     uv_close((uv_handle_t *)&process->next_look, on_handle_closed);
     return NULL;
 }

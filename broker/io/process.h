@@ -30,12 +30,16 @@ void lkd_processes_init(struct lkd_processes *processes, uv_loop_t *loop,
                         lkd_process_ended_fn ended, void *user);
 
 /**
- * The process of a peer, watched from now on; one count is the caller's.
+ * The process of a peer; one count is the caller's. Not watched before lkd_watched_start().
  * @info: its pidfd is taken out when the process is new to us
- * Errors: -ESRCH (it has ended already), -ENOMEM, -EMFILE and what epoll_ctl(2) says
+ * Errors: -ESRCH (it has ended already), -ENOMEM
  */
 int lkd_processes_get(struct lkd_processes *processes, struct lkd_peer_info *info,
                       struct lkd_watched **out_process);
+
+/* Tells of the end of the process from now on, also of one that has come already. Where epoll(7) has
+ * no room for the watch a timer looks every 250 ms. Twice is once. */
+void lkd_watched_start(struct lkd_watched *process);
 
 /* Gives the count back; the last one ends the watch and closes the pidfd. Returns NULL. */
 struct lkd_watched *lkd_watched_unref(struct lkd_watched *process);

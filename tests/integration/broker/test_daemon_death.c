@@ -134,7 +134,7 @@ static void sessions_of_one_process_share_a_pidfd(size_t option)
         fds[i] = connect_raw();
         expect_works(fds[i], "shared");
     }
-    cr_expect(eq(sz, count_fds(broker.pid), fds_before + 10), "sockets alone");
+    expect_fds(fds_before + 10); /* sockets alone */
     for (int i = 0; i < 10; i++)
         close(fds[i]);
     expect_fds(fds_before);

@@ -2,6 +2,7 @@
 #include "client/session.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -64,13 +65,20 @@ static int call(uint64_t timeout_ns, struct lki_record *reply)
     return lki_session_call(session, &request, -1, deadline_ns, reply);
 }
 
-Test(transport, hello_is_the_first_record_and_nobody_waits_for_its_answer, .init = setup,
+Test(transport, hello_is_the_first_record_and_the_request_comes_with_it, .init = setup,
      .fini = teardown)
 {
+    struct lki_record reply;
+    struct pollfd look = {.fd = broker_end, .events = POLLIN};
+    cr_assert(eq(int, poll(&look, 1, 0), 0), "a session alone says nothing");
+    cr_assert(eq(int, call(LKI_NS_PER_MS, &reply), -ETIMEDOUT));
     struct lki_message hello = broker_receives();
     cr_assert(eq(int, hello.type, LKI_REQUEST_HELLO));
     cr_assert(eq(u64, hello.id, 1));
     cr_assert(eq(u32, hello.as.hello.layout_major, LKI_LAYOUT_MAJOR));
+    struct lki_message request = broker_receives();
+    cr_assert(eq(int, request.type, LKI_REQUEST_PUBLISH));
+    cr_assert(eq(u64, request.id, 2));
 }
 
 Test(transport, ids_rise_and_replies_of_others_are_skipped, .init = setup, .fini = teardown)
@@ -127,7 +135,11 @@ Test(transport, nonsense_from_the_broker_is_a_protocol_error, .init = setup, .fi
 Test(transport, hints_to_a_full_socket_are_forgotten, .init = setup, .fini = teardown)
 {
     struct lki_message hint = {.type = LKI_REQUEST_NUDGE, .as.segment_ref = {.segment = 1}};
+    struct lki_record reply;
+    lki_transport_send_hint(&session->transport, &hint);
+    cr_assert(eq(u64, session->transport.last_id, 1), "nothing before the hello");
+    cr_assert(eq(int, call(LKI_NS_PER_MS, &reply), -ETIMEDOUT));
     for (int i = 0; i < 100000; i++) /* nobody reads: blocks here if it could block */
         lki_transport_send_hint(&session->transport, &hint);
-    cr_assert(eq(u64, session->transport.last_id, 100001));
+    cr_assert(eq(u64, session->transport.last_id, 100002));
 }
