@@ -56,6 +56,8 @@ struct lkd_daemon {
     uv_signal_t signals[3];
 
     struct lkd_processes processes;
+    uv_timer_t introductions; /* link.c: runs while there are strangers */
+    struct lki_list strangers;
     struct lkd_link *links; /* hash table by the core's number of the session */
     struct lki_list connections;
     uint32_t connection_count;

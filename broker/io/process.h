@@ -37,8 +37,8 @@ void lkd_processes_init(struct lkd_processes *processes, uv_loop_t *loop,
 int lkd_processes_get(struct lkd_processes *processes, struct lkd_peer_info *info,
                       struct lkd_watched **out_process);
 
-/* Tells of the end of the process from now on, also of one that has come already. Where epoll(7) has
- * no room for the watch a timer looks every 250 ms. Twice is once. */
+/* Tells of the end of the process from now on, also of one that has come already. Where epoll(7)
+ * has no room for the watch a timer looks every 250 ms. Twice is once. */
 void lkd_watched_start(struct lkd_watched *process);
 
 /* Gives the count back; the last one ends the watch and closes the pidfd. Returns NULL. */

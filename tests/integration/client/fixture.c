@@ -66,7 +66,7 @@ void fixture_start(void)
 }
 
 /* Waits for the end of an autostarted daemon: it holds the lock beside the socket until then. */
-static void stop_autostarted(void)
+void fixture_end_autostarted(void)
 {
     char path[128], text[64] = "";
     (void)snprintf(path, sizeof(path), "%s.lock", fixture.socket_path);
@@ -120,7 +120,7 @@ void fixture_stop(void)
         cr_expect(eq(int, waitpid(fixture.daemon, &status, 0), fixture.daemon));
         cr_expect(eq(int, status, 0), "the daemon's end");
     } else if (fixture.daemon == 0) {
-        stop_autostarted();
+        fixture_end_autostarted();
     }
     remove_directory();
     cr_expect(eq(int, open_fds(), fixture.fds_before), "descriptors before and after");

@@ -25,6 +25,8 @@ void fixture_start_without_daemon(void);
 
 /* Ends the daemon at once, as a crash would. */
 void fixture_kill_daemon(void);
+/* Ends a broker that a client started, and waits for that. */
+void fixture_end_autostarted(void);
 
 /* Calls that have to succeed. */
 struct lk_session *open_session(void);

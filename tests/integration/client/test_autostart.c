@@ -181,3 +181,18 @@ START_TEST(wrong_arguments_are_refused)
     cr_expect(eq(ptr, session, NULL));
     cr_expect(eq(ptr, lk_session_close(NULL), NULL));
 }
+
+/* A broker that nobody used ends by itself; this one at the worst moment for a client that has just
+ * connected. */
+START_TEST(a_broker_that_ends_before_the_first_request_is_replaced)
+{
+    struct lk_session *session = open_session();
+    fixture_end_autostarted();
+    open_segment(session, "a", 4096, LK_CREATE);
+    fixture_end_autostarted();
+    struct lk_segment *segment = NULL;
+    const struct lk_segment_options options = {.size = sizeof(options), .flags = LK_CREATE};
+    cr_expect(eq(int, lk_segment_open(session, "b", &options, &segment), -ECONNRESET),
+              "but one that has answered may hold something of ours");
+    lk_session_close(session);
+}
