@@ -43,7 +43,6 @@ struct lkd_connection {
     uint32_t fds_under_way;
     bool greeted; /* the first record has come */
     bool asked;   /* and a second */
-    bool introduced;
     uv_poll_t handle;
 };
 
@@ -434,11 +433,6 @@ static void on_ready(uv_poll_t *handle, int status, int events)
     uint64_t session = connection->peer.session;
     if (connection->closing)
         return;
-    if (connection->asked && !connection->introduced) {
-        /* Whatever comes next, the end included, is done in its name. */
-        connection->introduced = true;
-        lkd_link_introduce(daemon, session);
-    }
     if (status < 0) {
         /* libuv stopped the watch and says EBADF whatever the error was; receiving tells the real
          * one. */
@@ -459,7 +453,7 @@ static void on_ready(uv_poll_t *handle, int status, int events)
     /* A hello alone is answered by nothing, and the request behind it is waited for. Also when the
      * connection has ended meanwhile: an attachment may outlive it. */
     if (asked)
-        lkd_link_introduce_soon(daemon, session);
+        lkd_link_introduce(daemon, session);
 }
 
 void lkd_connection_start(struct lkd_connection *connection)

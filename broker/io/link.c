@@ -17,13 +17,13 @@
 #include "common/fd.h"
 
 /* A client that was just answered runs on the same processor as often as not: let it. */
-#define INTRODUCED_AFTER_MS 1u
+#define WATCHED_AFTER_MS 1u
 
 struct lkd_link {
     uint64_t session;
     bool hashed;
-    bool asked;               /* it has been a stranger, or is one */
-    struct lki_list stranger; /* in daemon->strangers */
+    bool introduced;
+    struct lki_list unwatched; /* in daemon->unwatched */
     int32_t pid;
     struct lkd_watched *process;       /* counted */
     struct lkd_connection *connection; /* NULL: ended */
@@ -41,7 +41,7 @@ static void link_free(struct lkd_link *link)
 {
     if (link == NULL)
         return;
-    lki_list_remove(&link->stranger);
+    lki_list_remove(&link->unwatched);
     lkd_watched_unref(link->process);
     free(link);
 }
@@ -95,7 +95,7 @@ static int open_session(struct lkd_daemon *daemon, struct lkd_peer_info *info,
     struct lkd_link *link = calloc(1, sizeof(*link));
     if (link == NULL)
         return -ENOMEM;
-    lki_list_init(&link->stranger);
+    lki_list_init(&link->unwatched);
     int r = lkd_processes_get(&daemon->processes, info, &link->process);
     if (r < 0) {
         link_free(link);
@@ -162,39 +162,33 @@ void lkd_link_accept(struct lkd_daemon *daemon, int socket_fd)
     lkd_daemon_settle(daemon);
 }
 
-static void introduce(struct lkd_daemon *daemon, struct lkd_link *link)
+static void watch(struct lkd_link *link)
 {
-    char command[32];
-    lki_list_remove(&link->stranger);
-    lkd_proc_command(link->pid, command, sizeof(command)); /* of a zombie, too */
-    if (command[0] != '\0')
-        lkd_core_session_renamed(daemon->core, link->session, command);
+    lki_list_remove(&link->unwatched);
     lkd_watched_start(link->process);
 }
 
-static void on_introductions(uv_timer_t *timer)
+static void on_watch_later(uv_timer_t *timer)
 {
     struct lkd_daemon *daemon = timer->data;
-    LKI_LIST_FOREACH_SAFE (node, &daemon->strangers)
-        introduce(daemon, LKI_LIST_ENTRY(node, struct lkd_link, stranger));
+    LKI_LIST_FOREACH_SAFE (node, &daemon->unwatched)
+        watch(LKI_LIST_ENTRY(node, struct lkd_link, unwatched));
 }
 
 void lkd_link_introduce(struct lkd_daemon *daemon, uint64_t session)
 {
     struct lkd_link *link = find(daemon, session);
-    if (link != NULL && !lki_list_is_empty(&link->stranger))
-        introduce(daemon, link);
-}
-
-void lkd_link_introduce_soon(struct lkd_daemon *daemon, uint64_t session)
-{
-    struct lkd_link *link = find(daemon, session);
-    if (link == NULL || link->asked)
+    if (link == NULL || link->introduced)
         return;
-    link->asked = true;
-    lki_list_append(&daemon->strangers, &link->stranger);
-    if (!uv_is_active((uv_handle_t *)&daemon->introductions))
-        (void)uv_timer_start(&daemon->introductions, on_introductions, INTRODUCED_AFTER_MS, 0);
+    link->introduced = true;
+    /* At once: whoever crashes at the start is gone soon, and people want to know who it was. */
+    char command[32];
+    lkd_proc_command(link->pid, command, sizeof(command));
+    if (command[0] != '\0')
+        lkd_core_session_renamed(daemon->core, session, command);
+    lki_list_append(&daemon->unwatched, &link->unwatched);
+    if (!uv_is_active((uv_handle_t *)&daemon->watch_later))
+        (void)uv_timer_start(&daemon->watch_later, on_watch_later, WATCHED_AFTER_MS, 0);
 }
 
 struct lkd_connection *lkd_link_connection(struct lkd_daemon *daemon, uint64_t session)

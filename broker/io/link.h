@@ -16,12 +16,9 @@
  */
 void lkd_link_accept(struct lkd_daemon *daemon, int socket_fd);
 
-/* Once the session's first request is answered: has its process watched and named, about 1 ms
- * later. Not on accepting, since the client waits for its first answer, and until then it has
- * nothing that its end could leave behind. Does nothing the second time. */
-void lkd_link_introduce_soon(struct lkd_daemon *daemon, uint64_t session);
-
-/* The same now, if it is still to come. */
+/* Once the session's first request is answered: asks for the name of its process, and has it
+ * watched about 1 ms later. Not on accepting, since the client waits for its first answer, and
+ * until then it has nothing that its end could leave behind. Does nothing the second time. */
 void lkd_link_introduce(struct lkd_daemon *daemon, uint64_t session);
 
 /* The connection of a session, or NULL. */
