@@ -12,8 +12,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 
-/* --- The descriptor
- * -------------------------------------------------------------------------------- */
+/* --- The descriptor --- */
 
 /* It is readable while the socket is. An answer that a synchronous call took from the socket would
  * be missed by whoever polls: while there is one, we also wait for the socket to be writable, which
@@ -43,8 +42,7 @@ int lk_session_fd(struct lk_session *session)
     return session->event_fd;
 }
 
-/* --- Answers
- * --------------------------------------------------------------------------------------- */
+/* --- Answers --- */
 
 static struct lk_lock *lock_of(struct lki_async *async)
 {
@@ -110,8 +108,7 @@ void lki_async_deinit(struct lk_session *session)
     session->event_fd = lki_close(session->event_fd);
 }
 
-/* --- The public calls
- * ------------------------------------------------------------------------------ */
+/* --- The public calls --- */
 
 static int check_acquire(struct lk_lock *lock, enum lk_mode mode, lk_acquired_fn acquired)
 {

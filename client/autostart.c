@@ -30,8 +30,7 @@
 
 extern char **environ;
 
-/* --- Which program
- * -------------------------------------------------------------------------------- */
+/* --- Which program --- */
 
 /* Writes directory/lockkeeperd if that can be executed. */
 static bool program_in(const char *directory, int directory_bytes, char out_program[PATH_MAX])
@@ -64,8 +63,7 @@ static void find_program(char out_program[PATH_MAX])
                sizeof("lockkeeperd")); /* posix_spawnp() looks in PATH */
 }
 
-/* --- Running it
- * ----------------------------------------------------------------------------------- */
+/* --- Running it --- */
 
 struct start {
     char program[PATH_MAX];
@@ -168,8 +166,7 @@ static int launch(struct start *start, const char *path)
     return spawn_with(start, argv, ready_end, words_end);
 }
 
-/* --- Waiting for it
- * ------------------------------------------------------------------------------- */
+/* --- Waiting for it --- */
 
 /* Keeps the beginning of what the daemon says, on one line. Returns false when there is no more. */
 static bool read_words(struct start *start)

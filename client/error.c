@@ -57,7 +57,8 @@ const char *lki_error_name(int result)
 }
 
 /* Writes at text + used; returns how much of the buffer is used then. */
-static size_t append(size_t used, const char *format, va_list arguments)
+__attribute__((format(printf, 2, 0))) static size_t append(size_t used, const char *format,
+                                                           va_list arguments)
 {
     int written = vsnprintf(text + used, sizeof(text) - used, format, arguments);
     if (written < 0)

@@ -26,8 +26,7 @@ static unsigned slots_used; /* under the mutex */
 static bool installed;      /* under the mutex: our handler is in place, or below somebody else's */
 static struct sigaction previous;
 
-/* --- In the handler: async-signal-safe only
- * -------------------------------------------------------- */
+/* --- In the handler: async-signal-safe only --- */
 
 static const struct slot *find(uintptr_t address)
 {
@@ -83,8 +82,7 @@ static void on_bus_error(int signal_number, siginfo_t *info, void *context)
     errno = saved;
 }
 
-/* --- The table
- * -------------------------------------------------------------------------------------- */
+/* --- The table --- */
 
 static int install(void)
 {

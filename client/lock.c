@@ -14,8 +14,7 @@
 #include "common/clock.h"
 #include "engine/fast.h"
 
-/* --- Handles
- * --------------------------------------------------------------------------------------- */
+/* --- Handles --- */
 
 static const uint32_t gate_shut = 0;
 
@@ -163,8 +162,7 @@ int lki_lock_check(const struct lk_lock *lock, const char *verb)
     return lki_fail_hint(-ESTALE, "open it again");
 }
 
-/* --- Taking
- * ---------------------------------------------------------------------------------------- */
+/* --- Taking --- */
 
 static int verdict_result(struct lk_lock *lock, enum lki_verdict verdict)
 {
@@ -243,8 +241,7 @@ int lk_lock_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns
     return acquire_slow(lock, mode, timeout_ns);
 }
 
-/* --- Releasing
- * ------------------------------------------------------------------------------------- */
+/* --- Releasing --- */
 
 static int fail_not_holder(const struct lk_lock *lock, const char *verb, const char *how)
 {
@@ -296,8 +293,7 @@ int lk_lock_release(struct lk_lock *lock)
     return release_slow(lock);
 }
 
-/* --- While holding
- * --------------------------------------------------------------------------------- */
+/* --- While holding --- */
 
 int lk_lock_mark_consistent(struct lk_lock *lock)
 {
@@ -370,8 +366,7 @@ int lk_lock_recovery(struct lk_lock *lock, struct lk_recovery *out)
     return 0;
 }
 
-/* --- Optimistic reads
- * ------------------------------------------------------------------------------ */
+/* --- Optimistic reads --- */
 
 int lk_read_begin(const struct lk_lock *lock, uint64_t *out_version)
 {

@@ -19,8 +19,7 @@
 #include "common/clock.h"
 #include "common/fd.h"
 
-/* --- Life ----------------------------------------------------------------------------------------
- */
+/* --- Life --- */
 
 void lki_segment_unmap_all(struct lk_segment *segment)
 {
@@ -70,8 +69,7 @@ static struct lk_segment *take_memory(struct lk_session *session, const char *na
     return segment->name ? segment : lki_segment_free(segment);
 }
 
-/* --- What the broker sent
- * ------------------------------------------------------------------------- */
+/* --- What the broker sent --- */
 
 /* A descriptor of at least `bytes` that its sender cannot shrink under our map. */
 static bool is_sealed_memory(int fd, uint64_t bytes)
@@ -182,8 +180,7 @@ int lki_segment_attach(struct lk_session *session, const char *name, uint32_t op
     return 0;
 }
 
-/* --- Checks
- * --------------------------------------------------------------------------------------- */
+/* --- Checks --- */
 
 int lki_segment_check(const struct lk_segment *segment, const char *verb)
 {
@@ -207,8 +204,7 @@ int lki_segment_check_data(const struct lk_segment *segment, const char *verb)
     return lki_fail_hint(-EIO, "restore the file, remove the segment and offer it again");
 }
 
-/* --- Opening
- * -------------------------------------------------------------------------------------- */
+/* --- Opening --- */
 
 #define OPTION_FLAGS                                                                               \
     (LK_CREATE | LK_CREATE_NEW | LK_READ_ONLY | LK_KEEP | LK_STRICT | LK_RESERVE | LK_INHERIT |    \
@@ -365,8 +361,7 @@ int lk_segment_offer(struct lk_session *session, const char *name, int fd,
     return open_segment(session, name, &request, fd, out);
 }
 
-/* --- Requests about one
- * --------------------------------------------------------------------------- */
+/* --- Requests about one --- */
 
 /* Sends a request that is answered by a RESULT. Returns its result; *out_value may be NULL. */
 static int request_result(struct lk_session *session, struct lki_message *request, const char *verb,

@@ -25,8 +25,7 @@
 
 #define ALIVE_BYTES 4096u /* the kernel rounds up to its page */
 
-/* --- Life ----------------------------------------------------------------------------------------
- */
+/* --- Life --- */
 
 static struct lk_session *session_free(struct lk_session *session)
 {
@@ -157,8 +156,7 @@ struct lk_session *lk_session_close(struct lk_session *session)
     return session_free(session);
 }
 
-/* --- Calls ---------------------------------------------------------------------------------------
- */
+/* --- Calls --- */
 
 int lki_session_check(const struct lk_session *session, const char *verb)
 {
@@ -241,8 +239,7 @@ int lki_session_call(struct lk_session *session, struct lki_message *request, in
     return r;
 }
 
-/* --- Texts ---------------------------------------------------------------------------------------
- */
+/* --- Texts --- */
 
 /* Where "; what to do next" begins in the broker's words, so that it stands behind the code as in
  * all texts. Less than 0: there is none. A quote behind it: the semicolon was part of a name. */

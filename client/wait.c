@@ -16,8 +16,7 @@
 #define SPINS_MAX 200u /* pauses; about 10 us: less than a sleep and a wake cost */
 #define SPINS_PER_LOOK 8u
 
-/* --- Futexes: in memory that processes share, so never FUTEX_PRIVATE_FLAG
- * --------------------------- */
+/* --- Futexes: in memory that processes share, so never FUTEX_PRIVATE_FLAG --- */
 
 /* Sleeps while *futex is value, until woken, interrupted, or the time has come. */
 static void sleep_on(_Atomic uint32_t *futex, uint32_t value, uint64_t until_ns)
@@ -46,8 +45,7 @@ void lki_wake_native(void *user, uint32_t slot, bool brokered)
     errno = saved;
 }
 
-/* --- Spinning
- * ---------------------------------------------------------------------------------------- */
+/* --- Spinning --- */
 
 static void pause_briefly(void)
 {
@@ -93,8 +91,7 @@ static enum lki_verdict spin(struct lk_lock *lock, enum lki_mode mode, enum lki_
     return verdict;
 }
 
-/* --- Waiting
- * ----------------------------------------------------------------------------------------- */
+/* --- Waiting --- */
 
 /* The first nap has passed: the owner may be dead, with its memory still being torn down. The
  * broker can tell; if it does not get this, its pidfd tells it a little later. */

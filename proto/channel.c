@@ -18,7 +18,7 @@ static_assert(LKI_SOCKET_PATH_BYTES_MAX + 1 == sizeof(((struct sockaddr_un *)0)-
  * page of a large buffer costs a new process a fault. */
 #define REQUEST_BYTES 1024u
 
-/* --- Sending ---------------------------------------------------------------------------------- */
+/* --- Sending --- */
 
 /* A record on its way: what sendmsg(2) wants, with room for the descriptors. */
 struct outgoing {
@@ -131,7 +131,7 @@ int lki_channel_send_both(int socket_fd, const struct lki_message *first,
     return r < 0 ? r : 1;
 }
 
-/* --- Receiving -------------------------------------------------------------------------------- */
+/* --- Receiving --- */
 
 struct received {
     ssize_t size_bytes; /* or -errno */
@@ -243,7 +243,7 @@ int lki_channel_receive(int socket_fd, struct lki_arena *arena, uint8_t *buffer,
     return r;
 }
 
-/* --- Addresses -------------------------------------------------------------------------------- */
+/* --- Addresses --- */
 
 int lki_socket_address(const char *path, struct sockaddr_un *out_address,
                        socklen_t *out_length_bytes)

@@ -15,7 +15,7 @@
 #define LKI_VERSION "unknown"
 #endif
 
-static void complain(const char *format, va_list arguments)
+__attribute__((format(printf, 1, 0))) static void complain(const char *format, va_list arguments)
 {
     char line[2048];
     vsnprintf(line, sizeof(line), format, arguments);

@@ -130,7 +130,7 @@ struct lk_holder {
     char command[32]; /* zero-terminated */
 };
 
-/* --- Sessions -------------------------------------------------------------------------------- */
+/* --- Sessions --- */
 
 /**
  * Connects to a broker, and starts one if nobody answers.
@@ -173,7 +173,7 @@ LK_API int lk_session_fd(struct lk_session *session);
  */
 LK_API int lk_session_dispatch(struct lk_session *session);
 
-/* --- Segments -------------------------------------------------------------------------------- */
+/* --- Segments --- */
 
 /**
  * Opens a segment of anonymous memory by name, creating it if the options say so.
@@ -238,7 +238,7 @@ LK_API int lk_segment_map(struct lk_segment *segment, uint64_t offset, uint64_t 
 /** Unmaps a window by the address that lk_segment_map() gave. Errors: -EINVAL (no such window). */
 LK_API int lk_segment_unmap(struct lk_segment *segment, void *address);
 
-/* --- Locks ----------------------------------------------------------------------------------- */
+/* --- Locks --- */
 
 /**
  * Lock number index of the segment. Twice: the same handle, counted.
@@ -326,7 +326,7 @@ LK_API uint64_t lk_lock_token(const struct lk_lock *lock);
  * -ESTALE. */
 LK_API int lk_lock_declare(struct lk_lock *lock, uint64_t offset, uint64_t length_bytes);
 
-/* --- Optimistic reads ------------------------------------------------------------------------ */
+/* --- Optimistic reads --- */
 
 /** Begins a read that takes no lock and needs no write access; never waits. Errors: -EAGAIN (a
  * writer is inside; makes no text), -EOWNERDEAD (an owner died inside, nobody repaired it yet),
@@ -341,7 +341,7 @@ LK_API bool lk_read_valid(const struct lk_lock *lock, uint64_t version);
  * lk_read_valid(). */
 LK_API void lk_read_copy(void *to, const void *from, size_t bytes);
 
-/* --- Errors ---------------------------------------------------------------------------------- */
+/* --- Errors --- */
 
 /** Names a result code in words. Never NULL; static storage. Threads: any. */
 LK_API const char *lk_strerror(int result);

@@ -34,7 +34,7 @@ struct lk_segment *misuse_segment(struct lk_session *session, const char *name, 
     return segment;
 }
 
-/* --- The scene, and what must not change in it ------------------------------------------------ */
+/* --- The scene, and what must not change in it --- */
 
 struct state {
     int fds;
@@ -146,7 +146,7 @@ static bool nothing_lost(const struct scene *scene, const struct state *before, 
     return ok;
 }
 
-/* --- The cases -------------------------------------------------------------------------------- */
+/* --- The cases --- */
 
 static const char *result_name(int result)
 {

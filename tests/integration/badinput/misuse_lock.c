@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- Handles and names ------------------------------------------------------------------------ */
+/* --- Handles and names --- */
 
 static int at_null(struct scene *scene)
 {
@@ -113,7 +113,7 @@ static int named_read_only(struct scene *scene)
     return r;
 }
 
-/* --- Taking ----------------------------------------------------------------------------------- */
+/* --- Taking --- */
 
 static int take_null(struct scene *scene)
 {
@@ -228,7 +228,7 @@ static int take_segment_closed(struct scene *scene)
     return r;
 }
 
-/* --- Asynchronously --------------------------------------------------------------------------- */
+/* --- Asynchronously --- */
 
 static void count_call(struct lk_lock *lock, int result, void *user)
 {
@@ -283,7 +283,7 @@ static int cancel_nothing(struct scene *scene)
     return lk_lock_cancel(scene->locks[FREE]);
 }
 
-/* --- Holding ---------------------------------------------------------------------------------- */
+/* --- Holding --- */
 
 static int release_null(struct scene *scene)
 {
@@ -353,7 +353,7 @@ static int declare_not_held(struct scene *scene)
     return lk_lock_declare(scene->locks[READ], 0, 1);
 }
 
-/* --- Asking ----------------------------------------------------------------------------------- */
+/* --- Asking --- */
 
 static int recovery_null(struct scene *scene)
 {

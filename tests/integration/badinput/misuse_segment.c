@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* --- Names ------------------------------------------------------------------------------------ */
+/* --- Names --- */
 
 static int open_named(struct lk_session *session, const char *name)
 {
@@ -85,7 +85,7 @@ static int name_owner_unknown(struct scene *scene)
     return open_named(scene->session, "~no such user/frames");
 }
 
-/* --- Options ---------------------------------------------------------------------------------- */
+/* --- Options --- */
 
 static int open_wished(struct lk_session *session, const char *name,
                        struct lk_segment_options options)
@@ -184,7 +184,7 @@ static int write_what_was_opened_to_read(struct scene *scene)
     return r;
 }
 
-/* --- Files ------------------------------------------------------------------------------------ */
+/* --- Files --- */
 
 static int offer(struct lk_session *session, const char *name, int fd, uint64_t size_bytes)
 {
@@ -269,7 +269,7 @@ static int offer_another(struct scene *scene)
     return r;
 }
 
-/* --- Publish, remove, close ------------------------------------------------------------------- */
+/* --- Publish, remove, close --- */
 
 static int publish_null(struct scene *scene)
 {

@@ -11,7 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-/* --- Options ---------------------------------------------------------------------------------- */
+/* --- Options --- */
 
 static int open_with(const struct scene *scene, const struct lk_session_options *options)
 {
@@ -52,7 +52,7 @@ static int unknown_flag(struct scene *scene)
                                                          .flags = 1u << 31});
 }
 
-/* --- Paths ------------------------------------------------------------------------------------ */
+/* --- Paths --- */
 
 static int open_at(const char *path)
 {
@@ -136,7 +136,7 @@ static int stream_socket(struct scene *scene)
     return r;
 }
 
-/* --- Descriptors ------------------------------------------------------------------------------ */
+/* --- Descriptors --- */
 
 /* With room for `room` more descriptors. */
 static int with_room(struct scene *scene, unsigned room, int (*call)(struct scene *scene))

@@ -19,8 +19,7 @@
 
 struct fixture fixture;
 
-/* --- The broker
- * ------------------------------------------------------------------------------------- */
+/* --- The broker --- */
 
 int open_fds(void)
 {
@@ -134,8 +133,7 @@ void fixture_kill_daemon(void)
     fixture.daemon = -1; /* its socket file stays */
 }
 
-/* --- Calls that have to succeed
- * --------------------------------------------------------------------- */
+/* --- Calls that have to succeed --- */
 
 struct lk_session *open_session(void)
 {
@@ -176,8 +174,7 @@ bool error_has(const char *words)
     return strstr(lk_last_error(), words) != NULL;
 }
 
-/* --- Children
- * --------------------------------------------------------------------------------------- */
+/* --- Children --- */
 
 struct child child_start(child_fn run, void *user)
 {

@@ -62,8 +62,7 @@ static struct lk_segment_options segment_options(const struct run *run)
     return options;
 }
 
-/* --- The worker ----------------------------------------------------------------------------------
- */
+/* --- The worker --- */
 
 #ifdef LKI_STEPS
 static struct oracle_self *hook_self;
@@ -233,8 +232,7 @@ static int work(void *arg)
     return 0;
 }
 
-/* --- The killer ----------------------------------------------------------------------------------
- */
+/* --- The killer --- */
 
 static void start_worker(struct run *run, uint32_t index)
 {
