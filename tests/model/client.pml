@@ -377,6 +377,30 @@ x_taken:
             fi
         :: true -> break
         od
+    :: toexit ->
+        /* Its end is no unlock: the sequence becomes even before DIED goes. Whoever dies in between
+         * leaves a word without DIED, and said before that the data is whole. */
+        STEP(w = word);
+        if
+        :: w & DIED ->
+#ifdef DATA
+            STEP(d1 = d0);
+#endif
+#if !defined(M_EXIT_MARKS_WITHOUT_SEQUENCE) && !defined(M_EXIT_MARKS_SEQUENCE_LAST)
+            STEP(seq = (seq + 1) % 8; owed = 0);
+#endif
+            do
+            :: STEP(w = word; CAS(w & ~DIED); owed = 0); /* w is of this very step: it succeeds */
+                if
+                :: ok -> ok = 0; break
+                :: else
+                fi
+            od;
+#ifdef M_EXIT_MARKS_SEQUENCE_LAST
+            STEP(seq = (seq + 1) % 8);
+#endif
+        :: else
+        fi
     :: true
     fi;
 

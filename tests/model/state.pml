@@ -88,7 +88,9 @@ inline die()
 {
     dead[me] = 1;
     if
-    :: (word & ID) == me + 1 && (seq & 1) -> owed = 1
+    :: (word & ID) == me + 1 && (seq & 1) ->
+        assert(!toexit || owed); /* a hold to exit leaves no damage that was not there before */
+        owed = 1
     :: else
     fi;
     if
