@@ -41,8 +41,7 @@ struct lkd_connection {
     struct lki_list outgoing;
     size_t outgoing_bytes;
     uint32_t fds_under_way;
-    bool greeted; /* the first record has come */
-    bool asked;   /* and a second */
+    uint32_t records; /* received; 2: two or more, a hello and a request */
     uv_poll_t handle;
 };
 
@@ -400,8 +399,8 @@ static bool receive_one(struct lkd_connection *connection)
                                 LKI_DIRECTION_REQUEST, LKI_CHANNEL_NO_WAIT | LKI_CHANNEL_KEEP_FDS,
                                 &message, fds, &fd_count, &reason);
     if (r == 1) {
-        connection->asked = connection->greeted;
-        connection->greeted = true;
+        if (connection->records < 2 && ++connection->records == 2)
+            lkd_link_introduce(daemon, connection->peer.session);
         receive_message(connection, &message, fds, fd_count);
         return true;
     }
@@ -430,7 +429,6 @@ static void on_ready(uv_poll_t *handle, int status, int events)
 {
     struct lkd_connection *connection = handle->data;
     struct lkd_daemon *daemon = connection->daemon;
-    uint64_t session = connection->peer.session;
     if (connection->closing)
         return;
     if (status < 0) {
@@ -446,14 +444,9 @@ static void on_ready(uv_poll_t *handle, int status, int events)
             if (!receive_one(connection))
                 break;
     }
-    bool asked = connection->asked || connection->closing;
     if (!connection->closing)
         watch_or_drop(connection);
     lkd_daemon_settle(daemon);
-    /* A hello alone is answered by nothing, and the request behind it is waited for. Also when the
-     * connection has ended meanwhile: an attachment may outlive it. */
-    if (asked)
-        lkd_link_introduce(daemon, session);
 }
 
 void lkd_connection_start(struct lkd_connection *connection)

@@ -181,7 +181,6 @@ void lkd_link_introduce(struct lkd_daemon *daemon, uint64_t session)
     if (link == NULL || link->introduced)
         return;
     link->introduced = true;
-    /* At once: whoever crashes at the start is gone soon, and people want to know who it was. */
     char command[32];
     lkd_proc_command(link->pid, command, sizeof(command));
     if (command[0] != '\0')

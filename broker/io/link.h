@@ -16,9 +16,10 @@
  */
 void lkd_link_accept(struct lkd_daemon *daemon, int socket_fd);
 
-/* Once the session's first request is answered: asks for the name of its process, and has it
- * watched about 1 ms later. Not on accepting, since the client waits for its first answer, and
- * until then it has nothing that its end could leave behind. Does nothing the second time. */
+/* With the session's first request: asks for the name of its process, and has it watched about 1 ms
+ * later. The name before the answer, since whoever crashes at the start is gone soon after it, and
+ * people want to know who it was. The watch behind it, since the client waits, and before it has an
+ * attachment its end leaves nothing behind. Does nothing the second time. */
 void lkd_link_introduce(struct lkd_daemon *daemon, uint64_t session);
 
 /* The connection of a session, or NULL. */

@@ -90,8 +90,12 @@ class CommandLine(BrokerTest):
 
     def unwritable(self, *command):
         """As a user who may not write to the directory."""
+        become = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
         os.chmod(self.directory, 0o755)
-        return self.program("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command)
+        # The program runs from anywhere; the daemon that it starts has to be reachable for that user.
+        if self.program(*become, "test", "-x", LOCKKEEPERD)[0] != 0:
+            self.skipTest("the build directory is closed to other users")
+        return self.program(*become, *command)
 
     def dead_socket(self):
         path = os.path.join(self.directory, "dead.sock")

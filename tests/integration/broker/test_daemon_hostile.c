@@ -3,6 +3,7 @@
  * why; everybody else is served, and no descriptor stays behind. */
 #include "daemon_fixture.h"
 
+#include <poll.h>
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -227,5 +228,8 @@ Test(daemon_hostile, one_that_never_receives_its_descriptors)
         if (send_request(fd, &request, NULL, 0) < 0)
             break;
     }
+    /* Not a byte is received before it is dropped: that would be receiving. */
+    struct pollfd hung_up = {.fd = fd};
+    cr_assert(eq(int, poll(&hung_up, 1, 10000), 1));
     expect_dropped_with(fd, "it does not receive the descriptors that it asked for");
 }

@@ -299,7 +299,10 @@ class Waiting(BrokerTest):
 
     def test_a_terminal_gets_the_waiting_line_too(self):
         holder = self.hold("tty")
-        ours, theirs = pty.openpty()
+        try:
+            ours, theirs = pty.openpty()
+        except OSError as error:  # a container without /dev/pts
+            self.skipTest(str(error))
         with open(ours, "rb") as terminal:
             self.start(LOCKKEEPER, "run", "tty", "true", stderr=theirs)
             os.close(theirs)
