@@ -17,6 +17,8 @@ static const char *noun(enum lki_list_what what)
         return "segments";
     case LKI_LIST_LOCKS:
         return "locks";
+    case LKI_LIST_GRAPH:
+        return "who waits for whom";
     case LKI_LIST_BROKER:
         break;
     }

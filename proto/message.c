@@ -40,6 +40,8 @@ const char *lki_message_type_name(enum lki_message_type type)
         return "list";
     case LKI_REQUEST_GOODBYE:
         return "goodbye";
+    case LKI_REQUEST_DEADLOCK_CHECK:
+        return "deadlock_check";
     case LKI_REPLY_RESULT:
         return "result";
     case LKI_REPLY_OPENED:

@@ -12,7 +12,7 @@
 #include "proto/status.h"
 
 #define LKI_PROTOCOL_MAJOR 1
-#define LKI_PROTOCOL_MINOR 0
+#define LKI_PROTOCOL_MINOR 1 /* 1: DEADLOCK_CHECK, and the listing GRAPH */
 
 struct lki_bytes {
     const uint8_t *data;
@@ -40,6 +40,7 @@ enum lki_message_type {
     LKI_REQUEST_HOLDER = 15,  /* -> HOLDER_IS */
     LKI_REQUEST_LIST = 16,    /* -> LIST_PAGE */
     LKI_REQUEST_GOODBYE = 17, /* -> RESULT, when everything is cleaned up; then the broker closes */
+    LKI_REQUEST_DEADLOCK_CHECK = 18, /* -> RESULT: OK, or DEADLOCK: the published wait never ends */
     /* Replies, broker to client; `id` is that of the request. */
     LKI_REPLY_RESULT = 32,
     LKI_REPLY_OPENED = 33,
@@ -114,7 +115,7 @@ struct lki_ask {
     uint64_t sequence; /* (owner, sequence) names one hold */
 };
 
-struct lki_lock_ref { /* HOLDER */
+struct lki_lock_ref { /* HOLDER, DEADLOCK_CHECK */
     uint32_t segment;
     uint32_t lock;
 };
@@ -123,6 +124,7 @@ enum lki_list_what {
     LKI_LIST_SEGMENTS = 1,
     LKI_LIST_LOCKS = 2,  /* holders and waiters of every lock that has any */
     LKI_LIST_BROKER = 3, /* one entry: the broker itself */
+    LKI_LIST_GRAPH = 4,  /* as LOCKS, of those that somebody waits for, also those of others */
 };
 
 struct lki_list_request {
@@ -191,7 +193,9 @@ struct lki_list_entry {
     uint64_t since_ns;    /* LOCKS: how long held or waiting, 0: not known. BROKER: up since */
     uint64_t size_bytes;  /* SEGMENTS */
     uint64_t size_max_bytes;
-    bool file; /* SEGMENTS */
+    bool file;        /* SEGMENTS */
+    uint64_t session; /* LOCKS, GRAPH: the broker's number for this line's session; 0: nobody */
+    uint32_t segment; /* LOCKS, GRAPH: the broker's number for the segment */
 };
 
 struct lki_list_page {

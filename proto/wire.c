@@ -124,6 +124,9 @@ void lki_wire_take(const Lockkeeper__Wire__Envelope *envelope, enum lki_message_
     case LKI_REQUEST_HOLDER:
         take_lock_ref(envelope->holder, &out->as.lock_ref);
         break;
+    case LKI_REQUEST_DEADLOCK_CHECK:
+        take_lock_ref(envelope->deadlock_check, &out->as.lock_ref);
+        break;
     case LKI_REQUEST_LIST:
         take_list_request(envelope->list, &out->as.list);
         break;
@@ -200,6 +203,9 @@ bool lki_wire_put(const struct lki_message *message, struct lki_wire_parts *part
         return true;
     case LKI_REQUEST_HOLDER:
         envelope->holder = put_lock_ref(&message->as.lock_ref, &parts->message.lock_ref);
+        return true;
+    case LKI_REQUEST_DEADLOCK_CHECK:
+        envelope->deadlock_check = put_lock_ref(&message->as.lock_ref, &parts->message.lock_ref);
         return true;
     case LKI_REQUEST_LIST:
         envelope->list = put_list_request(&message->as.list, &parts->message.list);

@@ -117,4 +117,6 @@
     N(since_ns)                                                                                    \
     N(size_bytes)                                                                                  \
     N(size_max_bytes)                                                                              \
-    N(file)
+    N(file)                                                                                        \
+    N(session)                                                                                     \
+    N(segment)

@@ -2,12 +2,17 @@
 #include "broker/core/brokered_wait.h"
 
 #include "broker/core/attachment.h"
+#include "broker/core/deadlock.h"
 #include "broker/core/fact.h"
 #include "broker/core/inquiry.h"
 #include "broker/core/segment.h"
 #include "broker/core/session.h"
 #include "common/assert.h"
 #include "common/clock.h"
+
+/* How long after the last look for a deadlock a waiter that steps looks again: with its long naps.
+ */
+#define RECHECK_NS (200 * LKI_NS_PER_MS)
 
 static bool is_extra(const struct lkd_attachment *attachment)
 {
@@ -24,6 +29,7 @@ static void begin(struct lkd_attachment *attachment, uint64_t request)
 {
     attachment->waiting = true;
     attachment->acquire_request = request;
+    attachment->checked_phase = LKI_WAIT_PHASE_ENDED;
     lki_list_append(&attachment->session->waits, &attachment->of_waits);
     lki_list_append(&attachment->segment->waits, &attachment->of_segment_waits);
     if (is_extra(attachment))
@@ -66,6 +72,7 @@ static void grant(struct lkd_core *core, struct lkd_attachment *attachment, uint
     attachment->granted_to_exit = to_exit;
     if (to_exit)
         lkd_fact_held_since(&attachment->segment->area, attachment->slot, now_ns);
+    lkd_wait_recheck_session(core, attachment->session);
     struct lkd_sending *sending =
         lkd_reply(core, attachment->session, LKI_REPLY_GRANTED, request, 0);
     if (!sending)
@@ -129,6 +136,37 @@ static bool answer(struct lkd_core *core, struct lkd_attachment *attachment,
     return true;
 }
 
+/* Before it sleeps for the first time, when it begins to drain, and with each long nap. True: the
+ * wait has been refused, and is over. */
+static bool refuse_deadlock(struct lkd_core *core, struct lkd_attachment *attachment,
+                            uint64_t now_ns)
+{
+    char report[LKD_REPORT_BYTES_MAX];
+
+    if (attachment->checked_phase == attachment->wait.phase &&
+        now_ns - attachment->checked_ns < RECHECK_NS)
+        return false;
+    attachment->checked_phase = attachment->wait.phase;
+    attachment->checked_ns = now_ns;
+    if (!lkd_deadlock_check(core, attachment, now_ns, report))
+        return false;
+    uint64_t request = attachment->acquire_request;
+    struct lkd_session *session = attachment->session;
+    lkd_wait_drop(core, attachment, now_ns);
+    retire(core, attachment, now_ns);
+    lkd_deadlock_refuse(core, session, request, report);
+    return true;
+}
+
+void lkd_wait_recheck_session(struct lkd_core *core, struct lkd_session *session)
+{
+    LKI_LIST_FOREACH_SAFE (node, &session->waits) {
+        struct lkd_attachment *waiter = LKI_LIST_ENTRY(node, struct lkd_attachment, of_waits);
+        waiter->checked_phase = LKI_WAIT_PHASE_ENDED;
+        lkd_wait_wake(core, waiter);
+    }
+}
+
 static void step(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t now_ns)
 {
     struct lki_wait *wait = &attachment->wait;
@@ -138,6 +176,8 @@ static void step(struct lkd_core *core, struct lkd_attachment *attachment, uint6
     enum lki_verdict verdict = lki_wait_step(wait, now_ns, &sleep);
 
     if (verdict == LKI_SLEEP) {
+        if (refuse_deadlock(core, attachment, now_ns))
+            return;
         lkd_deadlines_set(&core->deadlines, &attachment->deadline, sleep.until_ns);
         if (sleep.ask)
             lkd_inquiry_about(core, attachment, lock, sleep.owner, now_ns);

@@ -19,6 +19,9 @@ void lkd_wait_declare(struct lkd_core *core, struct lkd_attachment *main,
                       const struct lki_message *message);
 void lkd_wait_nudge(struct lkd_core *core, struct lkd_segment *segment);
 
+/* The session has taken one more lock: its waits are to be looked at for a deadlock again. */
+void lkd_wait_recheck_session(struct lkd_core *core, struct lkd_session *session);
+
 /* The wait of this attachment is to be stepped soon. */
 void lkd_wait_wake(struct lkd_core *core, struct lkd_attachment *attachment);
 

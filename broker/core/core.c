@@ -6,6 +6,7 @@
 
 #include "broker/core/attachment.h"
 #include "broker/core/brokered_wait.h"
+#include "broker/core/deadlock.h"
 #include "broker/core/inquiry.h"
 #include "broker/core/listing.h"
 #include "broker/core/lock_name.h"
@@ -31,6 +32,7 @@ int lkd_core_new(const struct lkd_core_config *config, struct lkd_core **out_cor
     if (core->config.segments_max == 0)
         core->config.segments_max = LKI_SEGMENTS_MAX;
     lkd_effects_init(&core->effects);
+    lkd_deadlock_init(core);
     lki_list_init(&core->broken);
     lki_list_init(&core->ready);
     lki_list_init(&core->repairs);
@@ -124,6 +126,9 @@ static void apply_attached(struct lkd_core *core, struct lkd_attachment *main,
     case LKI_REQUEST_HOLDER:
         lkd_inquiry_holder(core, main, message, now_ns);
         break;
+    case LKI_REQUEST_DEADLOCK_CHECK:
+        lkd_deadlock_request(core, main, message, now_ns);
+        break;
     default: /* lkd_core_apply() sends only these */
         LKI_UNREACHABLE("a request about a segment");
     }
@@ -156,6 +161,7 @@ static uint32_t segment_of(const struct lki_message *message)
     case LKI_REQUEST_DECLARE:
         return message->as.hold_ref.segment;
     case LKI_REQUEST_HOLDER:
+    case LKI_REQUEST_DEADLOCK_CHECK:
         return message->as.lock_ref.segment;
     default: /* PUBLISH and DETACH */
         return message->as.segment_ref.segment;
@@ -197,6 +203,7 @@ void lkd_core_apply(struct lkd_core *core, struct lkd_session *session,
     case LKI_REQUEST_MARK_CONSISTENT:
     case LKI_REQUEST_DECLARE:
     case LKI_REQUEST_HOLDER:
+    case LKI_REQUEST_DEADLOCK_CHECK:
         main = attached(core, session, message, segment_of(message));
         if (main)
             apply_attached(core, main, message, now_ns);

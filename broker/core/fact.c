@@ -31,6 +31,33 @@ void lkd_fact_restore_id(const struct lki_area *area, uint32_t slot, uint32_t id
     atomic_store_explicit(&area->attachments[slot].id, id, memory_order_relaxed);
 }
 
+/* [two-looks] acquire: the looks of one search stay in their order, so that facts which were alike
+ * in both held all together in between. */
+
+uint32_t lkd_fact_look_word(const struct lki_area *area, uint32_t lock)
+{
+    return atomic_load_explicit(&area->hot[lock].word, memory_order_acquire);
+}
+
+uint64_t lkd_fact_look_sequence(const struct lki_area *area, uint32_t lock)
+{
+    return atomic_load_explicit(&area->hot[lock].sequence, memory_order_acquire);
+}
+
+uint64_t lkd_fact_look_wait(const struct lki_area *area, uint32_t slot)
+{
+    return atomic_load_explicit(&area->attachments[slot].wait, memory_order_acquire);
+}
+
+bool lkd_fact_look_reads(const struct lki_area *area, uint32_t slot, uint32_t lock)
+{
+    for (uint32_t cell = 0; cell < LKI_SHARED_HOLDS_MAX; cell++)
+        if (atomic_load_explicit(&area->attachments[slot].cells[cell], memory_order_acquire) ==
+            lock + 1)
+            return true;
+    return false;
+}
+
 /* Everything below is relaxed: one fact for people, on the strength of which nothing is read. */
 
 void lkd_fact_held_since(const struct lki_area *area, uint32_t slot, uint64_t now_ns)

@@ -19,6 +19,13 @@ void lkd_fact_held_since(const struct lki_area *area, uint32_t slot, uint64_t no
 uint32_t lkd_fact_word(const struct lki_area *area, uint32_t lock);
 uint64_t lkd_fact_wait(const struct lki_area *area, uint32_t slot);
 
+/* The same, and whether the slot has a cell for the lock, for who compares two looks at many facts:
+ * none of the second looks comes before the last of the first ones. */
+uint32_t lkd_fact_look_word(const struct lki_area *area, uint32_t lock);
+uint64_t lkd_fact_look_sequence(const struct lki_area *area, uint32_t lock);
+uint64_t lkd_fact_look_wait(const struct lki_area *area, uint32_t slot);
+bool lkd_fact_look_reads(const struct lki_area *area, uint32_t slot, uint32_t lock);
+
 /* The lock in a hold cell, or UINT32_MAX when it is empty or out of bounds. */
 uint32_t lkd_fact_cell(const struct lki_area *area, uint32_t slot, uint32_t cell);
 

@@ -80,8 +80,11 @@ static void add_segment(struct lkd_page *page, const struct lkd_segment *segment
 static bool is_listed(const struct lkd_page *page, const struct lkd_segment *segment,
                       uint64_t cursor_segment)
 {
-    return segment->named && segment->state != LKD_SEGMENT_MAKING &&
-           segment->number >= cursor_segment && lkd_rights_may_see(page->session, segment);
+    if (segment->state == LKD_SEGMENT_MAKING || segment->number < cursor_segment)
+        return false;
+    /* A ring of waiters may go through what has no name any more, and through what is not for the
+     * caller's eyes. */
+    return page->graph || (segment->named && lkd_rights_may_see(page->session, segment));
 }
 
 static void list_segments(struct lkd_page *page, uint64_t cursor, struct lkd_segment *only)
@@ -181,7 +184,7 @@ void lkd_listing_request(struct lkd_core *core, struct lkd_session *session,
     struct lkd_segment *only = NULL;
     struct lkd_page page;
 
-    if (request->what < LKI_LIST_SEGMENTS || request->what > LKI_LIST_BROKER) {
+    if (request->what < LKI_LIST_SEGMENTS || request->what > LKI_LIST_GRAPH) {
         lkd_refuse(core, session, message->id, LKI_STATUS_INVALID, "there is no listing %u",
                    request->what);
         return;
@@ -196,6 +199,10 @@ void lkd_listing_request(struct lkd_core *core, struct lkd_session *session,
         list_segments(&page, request->cursor, only);
         break;
     case LKI_LIST_LOCKS:
+        list_locks(&page, request->cursor, only);
+        break;
+    case LKI_LIST_GRAPH:
+        page.graph = true;
         list_locks(&page, request->cursor, only);
         break;
     case LKI_LIST_BROKER:

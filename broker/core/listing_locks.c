@@ -6,6 +6,7 @@
 #include "broker/core/fact.h"
 #include "broker/core/inquiry.h"
 #include "broker/core/lock_name.h"
+#include "broker/core/rights.h"
 #include "broker/core/segment.h"
 
 #define KEY_LOCK_SHIFT 20u
@@ -157,13 +158,32 @@ static uint64_t since_ns(const struct line *line, uint64_t sequence, uint64_t no
     return lkd_inquiry_read_ns(attachment, lock, now_ns);
 }
 
+/* Nobody waits for the lock of this line: neither in its queue, nor for its readers to leave. */
+static bool is_idle(const struct lkd_segment *segment, const struct line *line)
+{
+    if (line->state == LKI_ENTRY_WAITING || line->state == LKI_ENTRY_DRAINING || line->waiters > 0)
+        return false;
+    return line->mode != LKI_MODE_SHARED ||
+           (lkd_fact_word(&segment->area, lock_of(line)) & LKI_ID_MASK) == 0;
+}
+
 static void add_line(struct lkd_page *page, const struct lkd_segment *segment,
                      const struct line *line)
 {
+    if (page->graph && is_idle(segment, line))
+        return;
     struct lki_list_entry *entry = lkd_page_add(page);
     uint32_t lock = lock_of(line);
     struct lki_bytes lock_name = lkd_lock_name_at(segment, lock);
 
+    entry->segment = segment->number;
+    entry->session = line->attachment ? line->attachment->session->number : 0;
+    if (page->graph && !lkd_rights_may_see(page->session, segment)) {
+        entry->lock = lock;
+        entry->state = line->state;
+        entry->mode = line->mode;
+        return;
+    }
     entry->name = lkd_page_name(page, segment);
     entry->lock_name = lkd_page_copy(page, lock_name.data, lock_name.length_bytes);
     entry->lock = lock;

@@ -21,6 +21,7 @@ struct lkd_page { /* one LIST_PAGE being filled */
     struct lki_list_entry *entries;
     uint8_t *text;
     uint64_t work;
+    bool graph; /* only locks that somebody waits for; of foreign segments no more than that */
 };
 
 bool lkd_page_begin(struct lkd_page *page, struct lkd_core *core, struct lkd_session *session,

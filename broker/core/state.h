@@ -11,6 +11,7 @@
 #include "broker/core/deadline.h"
 #include "broker/core/effect.h"
 #include "broker/core/hash.h"
+#include "broker/core/wait_graph.h"
 #include "engine/repair.h"
 #include "engine/wait.h"
 #include "proto/name.h"
@@ -34,6 +35,9 @@ struct lkd_core {
     uint32_t last_segment;
     uint32_t session_count;
     uint32_t segment_count; /* those not ENDED */
+    struct lkd_wait_graph wait_graph;
+    uint64_t deadlock_second_ns; /* in which deadlocks_logged were written to the log */
+    uint32_t deadlocks_logged;
 };
 
 struct lkd_process {
@@ -71,7 +75,8 @@ struct lkd_session {
     struct lki_list attachments; /* mains and extras, until all their parts have ended */
     struct lki_list waits;       /* attachments with an unanswered acquire */
     uint32_t asynchronous_waits;
-    struct lki_list parked; /* requests that wait for a segment */
+    struct lkd_wait_node wait_node; /* in the wait-for graph */
+    struct lki_list parked;         /* requests that wait for a segment */
     uint32_t parked_count;
     struct lki_list of_broken;
     char farewell[128]; /* why the connection ends */
@@ -108,13 +113,16 @@ struct lkd_attachment {
     bool read_only;
     bool creator;
     uint64_t opened_ns;
-    uint64_t asked_ns; /* when it last asked about the readers of a lock */
+    uint64_t asked_ns;     /* when it last asked about the readers of a lock */
+    uint64_t refused_wait; /* the wait fact that was refused as a deadlock: no edge any more */
 
     /* Brokered: what it waits for, and the last grant. */
     struct lki_party party;
     struct lki_wait wait;
     bool waiting;
     uint64_t acquire_request;
+    enum lki_wait_phase checked_phase; /* as what it was last looked at for a deadlock, and when */
+    uint64_t checked_ns;
     struct lki_list of_waits;         /* in its session */
     struct lki_list of_segment_waits; /* in its segment */
     struct lki_list of_ready;

@@ -49,6 +49,8 @@ static int compare_entries(const void *left, const void *right)
 {
     const struct lki_listing_entry *a = left, *b = right;
     int r = strcmp(a->name, b->name);
+    if (r == 0 && a->is.segment != b->is.segment) /* those without a name */
+        r = a->is.segment < b->is.segment ? -1 : 1;
     if (r == 0 && a->is.lock != b->is.lock)
         r = a->is.lock < b->is.lock ? -1 : 1;
     if (r == 0 && waits(a) != waits(b))
@@ -93,7 +95,8 @@ struct lki_listing_lock lki_listing_next_lock(const struct lki_listing *listing,
     lock.first = &listing->entries[*position];
     while (*position < listing->count) {
         const struct lki_listing_entry *entry = &listing->entries[*position];
-        if (strcmp(entry->name, lock.first->name) != 0 || entry->is.lock != lock.first->is.lock)
+        if (strcmp(entry->name, lock.first->name) != 0 ||
+            entry->is.segment != lock.first->is.segment || entry->is.lock != lock.first->is.lock)
             break;
         lock.count++;
         if (!waits(entry))

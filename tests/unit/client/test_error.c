@@ -21,7 +21,7 @@ Test(error, text_has_the_name_of_the_code_and_then_the_next_step)
 
 Test(error, text_that_does_not_fit_is_cut)
 {
-    char words[2000];
+    char words[8000];
     memset(words, 'x', sizeof(words) - 1);
     words[sizeof(words) - 1] = '\0';
 

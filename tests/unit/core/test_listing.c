@@ -179,7 +179,7 @@ Test(listing, shows_only_what_the_caller_may_see)
                   LKI_STATUS_DENIED);
     EXPECT_STATUS(stranger, request_list(stranger, LKI_LIST_LOCKS, "none", 0),
                   LKI_STATUS_NOT_FOUND);
-    EXPECT_STATUS(stranger, request_list(stranger, 4, "", 0), LKI_STATUS_INVALID);
+    EXPECT_STATUS(stranger, request_list(stranger, 5, "", 0), LKI_STATUS_INVALID);
     EXPECT_STATUS(stranger, request_list(stranger, LKI_LIST_LOCKS, "a#b", 0), LKI_STATUS_INVALID);
 }
 
@@ -428,7 +428,7 @@ Test(listing, scribbles_and_absurd_cursors_are_survived)
     client.area.header->attachments_used = UINT32_MAX;
     static const uint64_t cursors[] = {0, UINT64_MAX, UINT64_C(1) << 40 | 0xffffffffff, 1};
     for (size_t i = 0; i < 4; i++) {
-        for (uint32_t what = LKI_LIST_SEGMENTS; what <= LKI_LIST_BROKER; what++)
+        for (uint32_t what = LKI_LIST_SEGMENTS; what <= LKI_LIST_GRAPH; what++)
             request_list(a, what, "", cursors[i]);
     }
     struct lki_holder_is holder = holder_of(a, at.segment, 0);

@@ -12,7 +12,7 @@
 #include "engine/wait.h"
 #include "lockkeeper/lockkeeper.h"
 
-#define WORLD_TEXT_BYTES 700
+#define WORLD_TEXT_BYTES 2100
 
 struct recorded {
     struct lkd_effect effect;      /* its message without what it points to */

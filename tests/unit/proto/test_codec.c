@@ -38,6 +38,8 @@ static const struct lki_list_entry two_entries[] = {
         .size_bytes = UINT64_MAX - 11,
         .size_max_bytes = UINT64_MAX - 12,
         .file = true,
+        .session = UINT64_MAX - 13,
+        .segment = UINT32_MAX - 14,
     },
     {.name = BYTES("all else is zero")},
 };
@@ -83,6 +85,7 @@ static const struct lki_message full_messages[] = {
      .id = 16,
      .as.list = {LKI_LIST_BROKER, UINT64_MAX, BYTES("@27/gpu")}},
     {.type = LKI_REQUEST_GOODBYE, .id = 17},
+    {.type = LKI_REQUEST_DEADLOCK_CHECK, .id = 30, .as.lock_ref = {UINT32_MAX, UINT32_MAX - 1}},
     {.type = LKI_REPLY_RESULT,
      .id = 18,
      .as.result = {LKI_STATUS_BAD_FD, UINT64_MAX, BYTES("not a regular file")}},
@@ -123,7 +126,8 @@ static void expect_same_entry(const struct lki_list_entry *got,
 #define COPY(field) copy.field = got->field
     COPY(name), COPY(lock_name), COPY(command), COPY(lock), COPY(state), COPY(mode), COPY(pid);
     COPY(uid), COPY(waiters), COPY(attachments), COPY(locks), COPY(flags), COPY(token);
-    COPY(since_ns), COPY(size_bytes), COPY(size_max_bytes), COPY(file);
+    COPY(since_ns), COPY(size_bytes), COPY(size_max_bytes), COPY(file), COPY(session);
+    COPY(segment);
 #undef COPY
     expect_same_bytes(&copy.name, &expected->name);
     expect_same_bytes(&copy.lock_name, &expected->lock_name);
@@ -188,7 +192,7 @@ static void expect_round_trip(const struct lki_message *message)
 
 Test(codec, every_message_survives_with_all_its_fields)
 {
-    cr_assert(eq(sz, FULL_MESSAGES, 22), "one row for every type");
+    cr_assert(eq(sz, FULL_MESSAGES, 23), "one row for every type");
     for (size_t i = 0; i < FULL_MESSAGES; i++)
         expect_round_trip(&full_messages[i]);
 }
@@ -327,11 +331,11 @@ Test(codec, does_not_write_what_it_would_not_read)
 {
     const struct lki_message wrong[] = {
         {.type = LKI_MESSAGE_NONE},
-        {.type = (enum lki_message_type)18},
+        {.type = (enum lki_message_type)19},
         {.type = (enum lki_message_type)37},
         {.type = LKI_REQUEST_ACQUIRE, .as.acquire.mode = 3},
         {.type = LKI_REQUEST_ACQUIRE, .as.acquire.mode = 0x102},
-        {.type = LKI_REQUEST_LIST, .as.list.what = 4},
+        {.type = LKI_REQUEST_LIST, .as.list.what = 5},
         {.type = LKI_REPLY_RESULT, .as.result.status = (enum lki_status)9},
         {.type = LKI_REPLY_HOLDER_IS, .as.holder_is.mode = UINT32_MAX},
     };

@@ -121,7 +121,7 @@ Test(codec_refusals, not_the_reserved_applied_field)
 
 Test(codec_refusals, unknown_fields_beside_the_message)
 {
-    static const unsigned numbers[] = {3, 100, 118, 131, 137, 1000, 536870911};
+    static const unsigned numbers[] = {3, 100, 119, 131, 137, 1000, 536870911};
 
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         record.length_bytes = 0;
@@ -161,7 +161,7 @@ static void put_page_with_entry_field(unsigned number, uint64_t value)
 
 Test(codec_refusals, an_unknown_field_in_an_entry)
 {
-    put_page_with_entry_field(18, 1);
+    put_page_with_entry_field(20, 1);
     expect_refusal(LKI_DIRECTION_REPLY, -EPROTO, "unknown");
 }
 
@@ -211,7 +211,7 @@ Test(codec_refusals, values_outside_their_enums)
     } rows[] = {
         {"mode 3", ACQUIRE, 3, 3, LKI_DIRECTION_REQUEST},
         {"mode -1", ACQUIRE, 3, UINT64_MAX, LKI_DIRECTION_REQUEST},
-        {"what 4", LIST, 1, 4, LKI_DIRECTION_REQUEST},
+        {"what 5", LIST, 1, 5, LKI_DIRECTION_REQUEST},
         {"status 3", RESULT, 1, 3, LKI_DIRECTION_REPLY},
         {"status 34", RESULT, 1, 34, LKI_DIRECTION_REPLY},
         {"granted status 9", GRANTED, 1, 9, LKI_DIRECTION_REPLY},

@@ -110,7 +110,8 @@ Test(schema, a_message_has_the_number_100_and_its_type_and_the_name_of_its_type)
         cr_expect(eq(str, (char *)name, (char *)field->name));
         types++;
     }
-    cr_assert(eq(uint, types, LKI_REQUEST_GOODBYE + LKI_REPLY_LIST_PAGE - LKI_REPLY_RESULT + 1));
+    cr_assert(
+        eq(uint, types, LKI_REQUEST_DEADLOCK_CHECK + LKI_REPLY_LIST_PAGE - LKI_REPLY_RESULT + 1));
 }
 
 #define ONE(field) +1
@@ -150,6 +151,7 @@ Test(schema, the_enums_have_the_values_of_the_c_ones)
     cr_expect(eq(int, LOCKKEEPER__WIRE__LIST_WHAT__LIST_SEGMENTS, LKI_LIST_SEGMENTS));
     cr_expect(eq(int, LOCKKEEPER__WIRE__LIST_WHAT__LIST_LOCKS, LKI_LIST_LOCKS));
     cr_expect(eq(int, LOCKKEEPER__WIRE__LIST_WHAT__LIST_BROKER, LKI_LIST_BROKER));
+    cr_expect(eq(int, LOCKKEEPER__WIRE__LIST_WHAT__LIST_GRAPH, LKI_LIST_GRAPH));
     cr_expect(eq(int, LOCKKEEPER__WIRE__ENTRY_STATE__ENTRY_HELD, LKI_ENTRY_HELD));
     cr_expect(eq(int, LOCKKEEPER__WIRE__ENTRY_STATE__ENTRY_WAITING, LKI_ENTRY_WAITING));
     cr_expect(eq(int, LOCKKEEPER__WIRE__ENTRY_STATE__ENTRY_DRAINING, LKI_ENTRY_DRAINING));
@@ -163,6 +165,6 @@ Test(schema, the_enums_have_the_values_of_the_c_ones)
 
 Test(schema, a_number_that_is_no_type_has_a_name_too)
 {
-    cr_expect(eq(str, (char *)lki_message_type_name((enum lki_message_type)18), "unknown"));
+    cr_expect(eq(str, (char *)lki_message_type_name((enum lki_message_type)19), "unknown"));
     cr_expect(eq(str, (char *)lki_message_type_name(LKI_MESSAGE_NONE), "none"));
 }
