@@ -49,12 +49,18 @@ static struct lk_lock *lock_of(struct lki_async *async)
     return LKI_CONTAINER_OF(async, struct lk_lock, async);
 }
 
+static void set_plain(struct lk_session *session)
+{
+    *session->plain = *session->alive && lki_list_is_empty(&session->pending);
+}
+
 /* The wait is over; the callback is still to come. */
 static void finish(struct lk_session *session, struct lki_async *async, int result)
 {
     async->answered = true;
     async->result = result;
     lki_list_remove(&async->node);
+    set_plain(session);
     lki_list_append(&session->answered, &async->node);
     update_event_fd(session);
 }
@@ -158,6 +164,7 @@ int lk_lock_acquire_async(struct lk_lock *lock, enum lk_mode mode, uint64_t time
     async->acquired = acquired;
     async->user = user;
     lki_list_append(&session->pending, &async->node);
+    set_plain(session);
     lki_lock_set_gate(lock);
     return 0;
 }

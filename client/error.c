@@ -10,7 +10,8 @@
 #include "common/cleanup.h"
 #include "common/printable.h"
 
-static _Thread_local char text[768];
+/* Room for the report of a deadlock, with every session in its ring. */
+static _Thread_local char text[3072];
 
 /* The codes whose usual words would mislead here; the C library knows the others. */
 static const struct {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "client/brokered.h"
+#include "client/deadlock.h"
 #include "client/error.h"
 #include "client/lock_text.h"
 #include "client/names.h"
@@ -23,7 +24,7 @@ void lki_lock_set_gate(struct lk_lock *lock)
     const struct lk_segment *segment = lock->segment;
     bool plain = lock->count > 0 && segment->count > 0 && !segment->brokered && !segment->file &&
                  lock->held_id == 0 && lock->async.request == 0;
-    lock->gate = plain ? segment->session->alive : &gate_shut;
+    lock->gate = plain ? segment->session->plain : &gate_shut;
 }
 
 int lki_lock_table_new(struct lk_segment *segment)
@@ -224,6 +225,10 @@ static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, uint64_t timeou
     if (taken && hold == LKI_HOLD_TO_EXIT)
         atomic_store_explicit(&lock->party->self->held_since_ns, lki_clock_now_ns(),
                               memory_order_relaxed);
+    if (taken && !lki_list_is_empty(&lock->segment->session->pending))
+        lki_deadlock_taken(lock);
+    if (verdict == LKI_BUSY && timeout_ns != 0)
+        return -EDEADLK; /* has the broker's words */
     return verdict_result(lock, verdict);
 }
 

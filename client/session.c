@@ -42,7 +42,7 @@ static struct lk_session *session_free(struct lk_session *session)
 }
 LKI_DEFINE_CLEANUP(struct lk_session *, session_free)
 
-/* One page that a forked child finds zeroed. */
+/* One page that a forked child finds zeroed, with two words in it. */
 static int make_alive_page(uint32_t **out_alive)
 {
     void *page =
@@ -55,7 +55,8 @@ static int make_alive_page(uint32_t **out_alive)
         return r;
     }
     *out_alive = page;
-    **out_alive = 1;
+    (*out_alive)[0] = 1;
+    (*out_alive)[1] = 1;
     return 0;
 }
 
@@ -74,6 +75,7 @@ static int make_session(struct lk_session **out)
     int r = make_alive_page(&session->alive);
     if (r < 0)
         return r;
+    session->plain = session->alive + 1;
     *out = LKI_STEAL(&session);
     return 0;
 }
@@ -190,16 +192,12 @@ int lki_session_unasked(struct lk_session *session, const struct lki_message *me
     return 0;
 }
 
-static int call_once(struct lk_session *session, struct lki_message *request, int fd,
-                     uint64_t deadline_ns, struct lki_record *out_reply)
+/* Receives until the reply is there. Not sent: takes what lies there, for the reason may. */
+static int await_reply(struct lk_session *session, const struct lki_message *request, bool sent,
+                       uint64_t deadline_ns, struct lki_record *out_reply)
 {
-    int r = lki_transport_send(&session->transport, request, fd);
-    if (r < 0 && r != -ECONNRESET)
-        return r;
-    /* When the broker closed the connection, its reason may still lie in our buffer. */
-    bool sent = r == 0;
     for (;;) {
-        r = lki_transport_receive(&session->transport, sent ? deadline_ns : 0, out_reply);
+        int r = lki_transport_receive(&session->transport, sent ? deadline_ns : 0, out_reply);
         if (r < 0 && r != -EMFILE)
             return sent ? r : -ECONNRESET;
         const struct lki_message *message = &out_reply->message;
@@ -210,6 +208,26 @@ static int call_once(struct lk_session *session, struct lki_message *request, in
         if (r < 0)
             return r;
     }
+}
+
+static int call_once(struct lk_session *session, struct lki_message *request, int fd,
+                     uint64_t deadline_ns, struct lki_record *out_reply)
+{
+    int r = lki_transport_send(&session->transport, request, fd);
+    if (r < 0 && r != -ECONNRESET)
+        return r;
+    /* When the broker closed the connection, its reason may still lie in our buffer. */
+    return await_reply(session, request, r == 0, deadline_ns, out_reply);
+}
+
+int lki_session_ask(struct lk_session *session, struct lki_message *request, uint64_t deadline_ns,
+                    struct lki_record *out_reply)
+{
+    if (session->refused)
+        return session->refused;
+    if (!lki_transport_send_hint(&session->transport, request))
+        return -ETIMEDOUT;
+    return await_reply(session, request, true, deadline_ns, out_reply);
 }
 
 /* A broker that nobody used may end between our connecting and our first request; then nothing of

@@ -16,6 +16,9 @@ struct lk_session {
     /* 1 while usable. Alone in a page that the kernel wipes in a forked child, so that one load
      * tells a handle whether it was inherited. */
     uint32_t *alive;
+    /* Beside it: 1 while alive and no asynchronous acquire is pending, which is what the fast paths
+     * ask for: who waits for one lock and takes another may close a ring. */
+    uint32_t *plain;
     struct lki_transport transport;
     bool may_reconnect;  /* nothing was answered yet, and lk_session_open() made the connection */
     uint32_t open_flags; /* LK_NO_AUTOSTART */
@@ -51,6 +54,11 @@ int lki_session_check(const struct lk_session *session, const char *verb);
  */
 int lki_session_call(struct lk_session *session, struct lki_message *request, int fd,
                      uint64_t deadline_ns, struct lki_record *out_reply);
+
+/* The same for a question that can wait: if it cannot be sent at once it is not sent, and counts as
+ * not answered (-ETIMEDOUT). Never begins a connection. */
+int lki_session_ask(struct lk_session *session, struct lki_message *request, uint64_t deadline_ns,
+                    struct lki_record *out_reply);
 
 /* A record that is not the reply of a call: a refused hello, or for async.c. Returns the refusal,
  * or 0. */

@@ -62,14 +62,14 @@ int lki_transport_send(struct lki_transport *transport, struct lki_message *requ
     return r; /* lost is for receiving to find out: the reason may still lie in our buffer */
 }
 
-void lki_transport_send_hint(struct lki_transport *transport, struct lki_message *request)
+bool lki_transport_send_hint(struct lki_transport *transport, struct lki_message *request)
 {
     if (transport->lost || !transport->greeted) /* a hint is about a segment that was opened */
-        return;
+        return false;
     request->id = ++transport->last_id;
     /* A full buffer means that the broker has enough to do and will look by its own timer; a broker
      * that is gone is found by the next call that needs it. */
-    (void)lki_channel_send(transport->socket_fd, request, NULL, 0, LKI_CHANNEL_NO_WAIT);
+    return lki_channel_send(transport->socket_fd, request, NULL, 0, LKI_CHANNEL_NO_WAIT) == 0;
 }
 
 /* Waits until the socket has something. Returns 0 or -ETIMEDOUT. */

@@ -42,9 +42,9 @@ void lki_transport_deinit(struct lki_transport *transport);
  * sent. */
 int lki_transport_send(struct lki_transport *transport, struct lki_message *request, int fd);
 
-/* Sends a one-way request if that is possible at once, and forgets it otherwise. Never blocks,
- * never fails: for paths that wake and release. */
-void lki_transport_send_hint(struct lki_transport *transport, struct lki_message *request);
+/* Sends a request if that is possible at once, and forgets it otherwise, which is what false means.
+ * Never blocks, never fails: for paths that wake and release. */
+bool lki_transport_send_hint(struct lki_transport *transport, struct lki_message *request);
 
 /**
  * Receives one record.

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/deadlock.h"
 #include "common/clock.h"
 #include "engine/wait.h"
 
@@ -120,12 +121,17 @@ enum lki_verdict lki_wait_native(struct lk_lock *lock, enum lki_mode mode, enum 
         return verdict;
 
     struct lki_wait wait;
+    struct lki_deadlock_check check = {.lock = lock, .phase = LKI_WAIT_PHASE_ENDED};
     verdict = lki_wait_begin(&wait, lock->party, lock->index, mode, hold, start_ns, deadline_ns);
     while (verdict == LKI_SLEEP) {
         struct lki_sleep nap;
         verdict = lki_wait_step(&wait, lki_clock_now_ns(), &nap);
         if (verdict != LKI_SLEEP)
             break;
+        if (lki_deadlock_found(&check, &wait)) {
+            lki_wait_give_up(&wait);
+            return LKI_BUSY;
+        }
         if (nap.ask)
             ask_about_owner(lock, &nap);
         sleep_on(nap.futex, nap.futex_value, nap.until_ns);

@@ -10,7 +10,8 @@
 #include "engine/lock.h"
 
 /* Tries, and waits until the lock is taken or timeout_ns is over. LKI_TAKEN, _TAKEN_DIED; _BUSY
- * (timeout 0), _TIMED_OUT, _NESTED, _NO_CELL, _STALE: not held. */
+ * (timeout 0; otherwise the wait would never end, and the broker's words are the text), _TIMED_OUT,
+ * _NESTED, _NO_CELL, _STALE: not held. */
 enum lki_verdict lki_wait_native(struct lk_lock *lock, enum lki_mode mode, enum lki_hold hold,
                                  uint64_t timeout_ns);
 

@@ -17,7 +17,7 @@
 
 __attribute__((format(printf, 1, 0))) static void complain(const char *format, va_list arguments)
 {
-    char line[2048];
+    char line[4096];
     vsnprintf(line, sizeof(line), format, arguments);
     fprintf(stderr, "lockkeeper: %s\n", lki_printable(line));
 }

@@ -266,7 +266,10 @@ LK_API struct lk_lock *lk_lock_close(struct lk_lock *lock);
  * Returns:     LK_ACQUIRED, or LK_ACQUIRED_OWNER_DIED: held as well, but an owner died inside.
  *              Repair the data, then call lk_lock_mark_consistent()
  * Errors:      -EBUSY (timeout 0), -ETIMEDOUT, -EDEADLK (this session holds it already: locks do
- *              not nest), -ENOLCK (17th shared hold in a segment), -EALREADY (an asynchronous
+ *              not nest; or the wait would never end, since somebody in its way waits, perhaps
+ *              through others and in other segments, for what this session holds: give that up,
+ *              then try again. One session of such a ring is refused, the one that closed it, and
+ *              lk_last_error() tells of all of them), -ENOLCK (17th shared hold in a segment), -EALREADY (an asynchronous
  *              acquire is pending), -EIO (a guarded file was truncated), -ESTALE, -ECONNRESET,
  *              -EINVAL: not held
  * Threads: one thread per session at a time. Signals: EINTR is handled inside. Fork: -ESTALE.
@@ -284,7 +287,10 @@ typedef void (*lk_acquired_fn)(struct lk_lock *lock, int result, void *user);
  * at a time per lock handle. The lock may be held from any call of the session on, before the
  * callback tells so. Each takes an attachment of the segment while it waits and holds.
  * Errors: -EALREADY (one is pending), -EDEADLK, -EINVAL, -EIO, -ESTALE, -ECONNRESET. In the
- *         callback also -EAGAIN (too many by this session), -EUSERS (all attachments taken)
+ *         callback also -EAGAIN (too many by this session), -EUSERS (all attachments taken),
+ *         -EDEADLK (the wait would never end; also when another acquire of this session, later
+ *         than this one, has closed the ring). While one is pending, acquires that do not wait are
+ *         slower: each asks the broker whether it closes a ring
  */
 LK_API int lk_lock_acquire_async(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns,
                                  lk_acquired_fn acquired, void *user);
