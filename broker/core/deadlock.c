@@ -13,9 +13,9 @@
 #include "broker/core/segment.h"
 #include "common/clock.h"
 
-/* Slots looked at in one search: some milliseconds. A search that takes more finds nothing, and the
- * waiter asks again with its next long nap. */
-#define WORK_MAX (UINT64_C(1) << 17)
+/* Slots looked at in one search: within a millisecond, so that waits made on purpose cannot keep the
+ * broker from its other work. A search that takes more finds nothing. */
+#define WORK_MAX (UINT64_C(1) << 15)
 
 #define LOGGED_PER_SECOND_MAX 16u /* cycles; who makes more of them shall not fill the disk */
 #define SUBJECT_BYTES (64u + sizeof(((struct lkd_session *)0)->command))

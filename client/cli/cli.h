@@ -14,6 +14,7 @@ struct lk_session;
 enum lki_cli_exit {
     LKI_EXIT_OK = 0,
     LKI_EXIT_CONFLICT = 1,     /* busy, timed out; exists, or does not exist */
+    LKI_EXIT_RING = 3,         /* graph: sessions wait for each other in a ring */
     LKI_EXIT_USAGE = 64,       /* the command line, or a value on it, is wrong */
     LKI_EXIT_DATA = 65,        /* a file is not what it should be */
     LKI_EXIT_NO_BROKER = 66,   /* nobody answers at the socket */
@@ -49,6 +50,7 @@ int lki_cli_run(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_ls(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_why(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_where(struct lki_cli *cli, int argc, char **argv);
+int lki_cli_graph(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_seg(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_seg_create(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_seg_ls(struct lki_cli *cli, int argc, char **argv);

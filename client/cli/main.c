@@ -10,6 +10,7 @@ static const struct lki_cli_command commands[] = {
     {"ls", "list locks that are held or waited for", lki_cli_ls},
     {"why", "say who holds a lock, and who waits", lki_cli_why},
     {"where", "say which broker is used, and why", lki_cli_where},
+    {"graph", "print who waits for whom", lki_cli_graph},
     {"seg", "create, list, inspect and remove segments", lki_cli_seg},
     {NULL, NULL, NULL},
 };

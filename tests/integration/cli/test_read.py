@@ -248,7 +248,7 @@ class Where(BrokerTest):
 
 
 class Help(BrokerTest):
-    COMMANDS = ([], ["run"], ["ls"], ["why"], ["where"], ["seg"], ["seg", "create"], ["seg", "ls"],
+    COMMANDS = ([], ["run"], ["ls"], ["why"], ["where"], ["graph"], ["seg"], ["seg", "create"], ["seg", "ls"],
                 ["seg", "stat"], ["seg", "dump"], ["seg", "rm"])
 
     def test_each_command_explains_itself(self):
