@@ -188,7 +188,9 @@ static void message_one(struct member *member, bool scribbles)
         break;
     case 17:
         request_holder(session, segment, below(LOCKS));
-        request_list(session, 1 + below(3), "", (uint64_t)rand_r(&seed) << 20);
+        send_message(session, (struct lki_message){.type = LKI_REQUEST_DEADLOCK_CHECK,
+                                                   .as.lock_ref = {segment, below(LOCKS)}});
+        request_list(session, 1 + below(4), "", (uint64_t)rand_r(&seed) << 20);
         break;
     case 18:
         if (below(4) == 0)
