@@ -24,3 +24,14 @@
 #define LKI_ASYNC_WAITS_MAX 64u               /* asynchronous waits of one session */
 #define LKI_LIST_PAGE_ENTRIES_MAX 64u         /* entries in one page of a listing */
 #define LKI_PARKED_REQUESTS_MAX 64u           /* requests of one session that wait for a segment */
+
+/* What one broker has for all its users; --limit chooses others. The memory is sparse: bytes are
+ * those that a segment may ever have, so these bounds are for address space and tables. */
+#define LKI_QUOTA_BYTES_MAX (UINT64_C(1) << 49) /* eight segments of the maximum size */
+#define LKI_QUOTA_LOCKS_MAX (UINT64_C(1) << 24) /* 16 segments of the maximum */
+#define LKI_QUOTA_ATTACHMENTS_MAX (UINT64_C(1) << 20)
+#define LKI_QUOTA_WAITS_MAX (UINT64_C(1) << 16)
+
+/* Connections of one uid that have not said hello. From here on the oldest have to go, once they
+ * have been silent for long enough. */
+#define LKI_SILENT_SESSIONS_MAX 64u
