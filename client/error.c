@@ -32,6 +32,7 @@ static const struct {
     {-ECONNREFUSED, "no broker answers"},
     {-ECONNRESET, "the broker is gone"},
     {-EUSERS, "all attachments of the segment are taken"},
+    {-EDQUOT, "a quota of the broker is used up"},
     {-EIO, "the file was truncated under its map"},
     {-ECANCELED, "cancelled"},
     {-EALREADY, "an asynchronous acquire of this lock is pending"},

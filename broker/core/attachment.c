@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "broker/core/brokered_wait.h"
+#include "broker/core/charge.h"
 #include "broker/core/fact.h"
 #include "broker/core/registry.h"
 #include "broker/core/repair_queue.h"
@@ -89,6 +90,7 @@ static bool occupy(struct lkd_attachment *attachment)
                                lkd_attachment_wake, segment);
     LKI_ASSERT(fits);
     lki_list_append(&attachment->session->attachments, &attachment->of_session);
+    lkd_charge(segment->core, attachment->session, LKD_ATTACHMENTS, 1);
     return true;
 }
 
@@ -209,6 +211,7 @@ void lkd_attachment_repaired(struct lkd_core *core, struct lkd_attachment *attac
 
     enter(attachment, LKD_ATTACHMENT_ENDED);
     lkd_segment_free_slot(segment, attachment->slot);
+    lkd_uncharge(core, session, LKD_ATTACHMENTS, 1);
     lkd_effect_cancel(&attachment->wake);
     if (attachment != main)
         lkd_attachment_free(core, attachment);

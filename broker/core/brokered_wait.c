@@ -2,6 +2,7 @@
 #include "broker/core/brokered_wait.h"
 
 #include "broker/core/attachment.h"
+#include "broker/core/charge.h"
 #include "broker/core/deadlock.h"
 #include "broker/core/fact.h"
 #include "broker/core/inquiry.h"
@@ -27,6 +28,7 @@ static bool waits_for(const struct lkd_attachment *place, uint32_t lock)
 
 static void begin(struct lkd_attachment *attachment, uint64_t request)
 {
+    lkd_charge(attachment->segment->core, attachment->session, LKD_WAITS, 1);
     attachment->waiting = true;
     attachment->acquire_request = request;
     attachment->checked_phase = LKI_WAIT_PHASE_ENDED;
@@ -38,6 +40,7 @@ static void begin(struct lkd_attachment *attachment, uint64_t request)
 
 static void end(struct lkd_core *core, struct lkd_attachment *attachment)
 {
+    lkd_uncharge(core, attachment->session, LKD_WAITS, 1);
     attachment->waiting = false;
     lki_list_remove(&attachment->of_waits);
     lki_list_remove(&attachment->of_segment_waits);
@@ -93,6 +96,20 @@ static void refuse_verdict(struct lkd_core *core, struct lkd_attachment *attachm
     lkd_inquiry_name(attachment, name);
     lkd_refuse(core, attachment->session, request, status, "cannot lock '%s' entry %u: %s%s", name,
                lock, why, holder);
+}
+
+/* Whether the broker may remember one more wait of its user. False: refused. */
+static bool may_wait(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t request,
+                     uint32_t lock)
+{
+    char why[LKD_CHARGE_TEXT_BYTES];
+    char name[LKI_NAME_TEXT_BYTES_MAX + 1];
+    if (lkd_charge_fits(core, attachment->session, LKD_WAITS, 1, why))
+        return true;
+    lkd_inquiry_name(attachment, name);
+    lkd_refuse(core, attachment->session, request, LKI_STATUS_QUOTA,
+               "cannot wait for lock '%s' entry %u: %s", name, lock, why);
+    return false;
 }
 
 /* Answers an attempt or a wait that has ended. False: it goes on. */
@@ -288,6 +305,12 @@ static struct lkd_attachment *open_extra(struct lkd_core *core, struct lkd_attac
                    segment->attachments_max);
         return NULL;
     }
+    char why[LKD_CHARGE_TEXT_BYTES];
+    if (!lkd_charge_fits(core, main->session, LKD_ATTACHMENTS, 1, why)) {
+        lkd_refuse(core, main->session, request, LKI_STATUS_QUOTA,
+                   "an asynchronous acquire takes an attachment, and %s", why);
+        return NULL;
+    }
     struct lkd_attachment *extra = lkd_attachment_open_extra(core, main, now_ns);
     if (!extra)
         lkd_refuse(core, main->session, request, LKI_STATUS_NO_MEMORY,
@@ -311,6 +334,10 @@ void lkd_wait_acquire(struct lkd_core *core, struct lkd_attachment *main,
     if (!place)
         return;
     enum lki_verdict verdict = lki_lock_try(&place->party, lock, mode, hold);
+    if (verdict == LKI_BUSY && acquire->deadline_ns > 0 && !may_wait(core, place, request, lock)) {
+        retire(core, place, now_ns);
+        return;
+    }
     if (verdict == LKI_BUSY && acquire->deadline_ns > 0)
         verdict = lki_wait_begin(&place->wait, &place->party, lock, mode, hold, now_ns,
                                  acquire->deadline_ns);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Walks every invariant of the core. Aborts on the first that is broken. */
 #include "broker/core/attachment.h"
+#include "broker/core/charge.h"
 #include "broker/core/parked.h"
 #include "broker/core/registry.h"
 #include "broker/core/segment.h"
@@ -123,8 +124,9 @@ void lkd_core_check(const struct lkd_core *core)
         lkd_segment_check(core, segment);
         segments++;
     }
-    LKI_ASSERT(sessions == core->session_count && sessions <= core->config.sessions_max);
-    LKI_ASSERT(segments == core->segment_count && segments <= core->config.segments_max);
+    LKI_ASSERT(sessions == core->session_count);
+    LKI_ASSERT(segments == core->segment_count);
+    lkd_charge_check(core);
     LKI_ASSERT(lki_list_is_empty(&core->broken));
     lkd_deadlines_check(&core->deadlines);
 }

@@ -27,10 +27,7 @@ int lkd_core_new(const struct lkd_core_config *config, struct lkd_core **out_cor
     if (!core)
         return -ENOMEM;
     core->config = *config;
-    if (core->config.sessions_max == 0)
-        core->config.sessions_max = LKI_SESSIONS_MAX;
-    if (core->config.segments_max == 0)
-        core->config.segments_max = LKI_SEGMENTS_MAX;
+    lkd_quota_init(&core->quota, &config->limits, config->broker_uid, config->hash_seed);
     lkd_effects_init(&core->effects);
     lkd_deadlock_init(core);
     lki_list_init(&core->broken);
@@ -79,6 +76,7 @@ struct lkd_core *lkd_core_free(struct lkd_core *core)
     }
     LKI_ASSERT(!core->processes);
     lkd_deadlines_deinit(&core->deadlines);
+    lkd_quota_deinit(&core->quota);
     free(core);
     return NULL;
 }
@@ -273,6 +271,11 @@ void lkd_core_tick(struct lkd_core *core, uint64_t now_ns, uint32_t slice_locks)
     lkd_wait_due(core, now_ns);
     lkd_repair_queue_step(core, now_ns, slice_locks);
     lkd_core_settle(core, now_ns);
+}
+
+const char *lkd_core_refusal(const struct lkd_core *core)
+{
+    return core->refusal;
 }
 
 uint64_t lkd_core_token_epoch_s(const struct lkd_core *core)

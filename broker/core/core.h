@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "broker/core/resource.h"
 #include "engine/layout.h"
 #include "proto/message.h"
 
@@ -31,11 +32,10 @@ struct lkd_core_config {
     uint32_t broker_uid; /* only sessions of this uid (or 0) may offer files */
     int32_t broker_pid;
     uint64_t started_ns;
-    uint64_t token_epoch_s;  /* seconds since 1970, or later: the first token is this << 32 */
-    uint64_t hash_seed;      /* random */
-    const char *socket_path; /* for listings; borrowed */
-    uint32_t sessions_max;   /* 0: the default bounds */
-    uint32_t segments_max;
+    uint64_t token_epoch_s;   /* seconds since 1970, or later: the first token is this << 32 */
+    uint64_t hash_seed;       /* random */
+    const char *socket_path;  /* for listings; borrowed */
+    struct lkd_limits limits; /* what all users share */
 };
 
 /* Who is at the other end, as the kernel says. */
@@ -111,7 +111,8 @@ lkd_core_free(struct lkd_core *core); /* drops everything without effects; NULL 
 /* --- Events --- */
 
 /* A connection was accepted. *out_session is the core's number, never used twice.
- * Returns 0, or -EUSERS / -ENOMEM: the driver closes the connection. */
+ * Returns 0; -EDQUOT (see lkd_core_refusal()) or -ENOMEM: the driver closes the connection. Effects
+ * in either case: connections that never said anything may have to make room. */
 int lkd_core_session_opened(struct lkd_core *core, const struct lkd_peer *peer, uint64_t now_ns,
                             uint64_t *out_session);
 
@@ -159,6 +160,13 @@ uint64_t lkd_core_deadline_ns(const struct lkd_core *core);
 /* The highest token epoch given to a segment so far, 0 before the first. The driver writes it down
  * before it sends what depends on it: the next broker has to begin above. */
 uint64_t lkd_core_token_epoch_s(const struct lkd_core *core);
+
+/* Why lkd_core_session_opened() last said -EDQUOT, for the peer. Valid until its next call. */
+const char *lkd_core_refusal(const struct lkd_core *core);
+
+/* The driver can take no more connections: ends up to `count` of those that have been silent since
+ * they came, the oldest of whichever user has most of them. Returns how many. */
+uint32_t lkd_core_shed_silent(struct lkd_core *core, uint32_t count, uint64_t now_ns);
 
 /* Walks every invariant and aborts on a broken one. For tests and debug builds. */
 void lkd_core_check(const struct lkd_core *core);

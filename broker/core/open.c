@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "broker/core/attachment.h"
+#include "broker/core/charge.h"
 #include "broker/core/parked.h"
 #include "broker/core/registry.h"
 #include "broker/core/rights.h"
@@ -186,6 +187,25 @@ static bool choose_size(struct opening *opening, struct lkd_segment_wish *wish)
     return true;
 }
 
+/* Whether the session may have all that the segment costs. */
+static bool check_quota(struct opening *opening, const struct lkd_segment_wish *wish)
+{
+    static const enum lkd_resource costs[] = {LKD_SEGMENTS, LKD_LOCKS, LKD_BYTES, LKD_ATTACHMENTS};
+    const struct lkd_segment_spec spec = lkd_segment_spec_of(wish);
+    char why[LKD_CHARGE_TEXT_BYTES];
+
+    for (size_t i = 0; i < LKI_ARRAY_LENGTH(costs); i++) {
+        uint64_t amount = costs[i] == LKD_ATTACHMENTS
+                              ? 1 /* its creator's */
+                              : lkd_charge_of_segment(&spec, wish->locks, costs[i]);
+        if (!lkd_charge_fits(opening->core, opening->session, costs[i], amount, why)) {
+            refuse(opening, LKI_STATUS_QUOTA, "%s", why);
+            return false;
+        }
+    }
+    return true;
+}
+
 static uint64_t patience_of(uint64_t asked_ns)
 {
     if (asked_ns == 0)
@@ -207,11 +227,6 @@ static void create(struct opening *opening)
     }
     if (!check_create_rights(opening))
         return;
-    if (core->segment_count >= core->config.segments_max) {
-        refuse(opening, LKI_STATUS_QUOTA, "this broker has %u segments, which is its maximum",
-               core->config.segments_max);
-        return;
-    }
     if (open->offered && !opening->offer->present) { /* it waited for somebody else's creation */
         refuse(opening, LKI_STATUS_NOT_READY, "whoever was creating it failed; try again");
         return;
@@ -228,13 +243,14 @@ static void create(struct opening *opening)
         .attachments_max = open->attachments_max ? open->attachments_max : LKI_ATTACHMENTS_DEFAULT,
         .patience_ns = patience_of(open->patience_ns),
     };
-    if (!choose_size(opening, &wish))
+    if (!choose_size(opening, &wish) || !check_quota(opening, &wish))
         return;
     struct lkd_segment *segment = lkd_segment_new(core, &wish);
     if (!segment) {
         refuse(opening, LKI_STATUS_NO_MEMORY, "the broker has no memory for one more segment");
         return;
     }
+    lkd_charge_segment(core, session, segment);
     segment->leader = lkd_park(core, session, segment, opening->message, opening->offer);
     if (!segment->leader) {
         lkd_segment_end(core, segment, false);
@@ -305,6 +321,11 @@ static void attach(struct opening *opening, struct lkd_segment *segment, bool cr
                "all of its %u attachments are taken; close a session that uses it, or create it "
                "with a larger attachments_max",
                segment->attachments_max);
+        return;
+    }
+    char why[LKD_CHARGE_TEXT_BYTES];
+    if (!lkd_charge_fits(opening->core, opening->session, LKD_ATTACHMENTS, 1, why)) {
+        refuse(opening, LKI_STATUS_QUOTA, "%s", why);
         return;
     }
     const struct lkd_attachment *attachment =

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "broker/core/charge.h"
 #include "broker/core/fact.h"
 #include "broker/core/lock_name.h"
 #include "broker/core/registry.h"
@@ -31,6 +32,17 @@ static void enter(struct lkd_segment *segment, enum lkd_segment_state state)
     segment->state = state;
 }
 
+struct lkd_segment_spec lkd_segment_spec_of(const struct lkd_segment_wish *wish)
+{
+    return (struct lkd_segment_spec){
+        .area_bytes = lki_area_bytes(wish->locks, wish->attachments_max),
+        .data_bytes = wish->data_bytes,
+        .data_bytes_max = wish->data_bytes_max,
+        .reserve = wish->flags & LK_RESERVE,
+        .offered = wish->file,
+    };
+}
+
 static void fill(struct lkd_segment *segment, const struct lkd_segment_wish *wish)
 {
     segment->name = wish->name;
@@ -49,13 +61,7 @@ static void fill(struct lkd_segment *segment, const struct lkd_segment_wish *wis
     segment->file_inode = wish->file_inode;
     segment->offered_by = wish->offered_by;
     segment->lowest_free = 1;
-    segment->spec = (struct lkd_segment_spec){
-        .area_bytes = lki_area_bytes(wish->locks, wish->attachments_max),
-        .data_bytes = wish->data_bytes,
-        .data_bytes_max = wish->data_bytes_max,
-        .reserve = wish->flags & LK_RESERVE,
-        .offered = wish->file,
-    };
+    segment->spec = lkd_segment_spec_of(wish);
 }
 
 struct lkd_segment *lkd_segment_new(struct lkd_core *core, const struct lkd_segment_wish *wish)
@@ -145,6 +151,7 @@ void lkd_segment_end(struct lkd_core *core, struct lkd_segment *segment, bool wa
     enter(segment, LKD_SEGMENT_ENDED);
     lki_list_remove(&segment->of_repairs);
     lkd_registry_remove(core, segment);
+    lkd_uncharge_segment(core, segment);
     if (was_made)
         lkd_effect_push(core, &segment->drop);
     else

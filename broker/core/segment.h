@@ -23,6 +23,9 @@ struct lkd_segment_wish {
     uint64_t offered_by;
 };
 
+/* What the driver would have to make for it. */
+struct lkd_segment_spec lkd_segment_spec_of(const struct lkd_segment_wish *wish);
+
 /* Enters a new segment, MAKING. NULL: no memory. The caller parks the request as its leader and
  * pushes the effect `make`. */
 struct lkd_segment *lkd_segment_new(struct lkd_core *core, const struct lkd_segment_wish *wish);

@@ -7,6 +7,7 @@
 
 #include "broker/core/attachment.h"
 #include "broker/core/brokered_wait.h"
+#include "broker/core/charge.h"
 #include "broker/core/parked.h"
 #include "common/assert.h"
 #include "common/clock.h"
@@ -82,6 +83,7 @@ static struct lkd_session *session_new(const struct lkd_peer *peer)
     memcpy(session->command, peer->command, sizeof(session->command));
     session->command[sizeof(session->command) - 1] = 0;
     lki_list_init(&session->of_process);
+    lki_list_init(&session->of_silent);
     lki_list_init(&session->attachments);
     lki_list_init(&session->waits);
     lki_list_init(&session->parked);
@@ -127,30 +129,94 @@ static void part(struct lkd_core *core, struct lkd_session *session, const char 
     lki_list_append(&core->broken, &session->of_broken);
 }
 
-int lkd_core_session_opened(struct lkd_core *core, const struct lkd_peer *peer, uint64_t now_ns,
-                            uint64_t *out_session)
+/* Disconnects up to `count` sessions of the account that never said hello, oldest first. */
+static uint32_t part_silent(struct lkd_core *core, struct lkd_account *account, uint32_t count,
+                            uint64_t now_ns)
 {
+    uint32_t parted = 0;
+    LKI_LIST_FOREACH_SAFE (node, &account->silent) {
+        struct lkd_session *session = LKI_LIST_ENTRY(node, struct lkd_session, of_silent);
+        if (parted == count || now_ns - session->opened_ns < LKD_SILENT_NS)
+            break;
+        part(core, session, "it has sent nothing since it came, and others need its place");
+        parted++;
+    }
+    return parted;
+}
+
+uint32_t lkd_core_shed_silent(struct lkd_core *core, uint32_t count, uint64_t now_ns)
+{
+    struct lkd_account *most = NULL;
+
     lkd_effects_release(&core->effects);
-    if (core->session_count >= core->config.sessions_max)
-        return -EUSERS;
+    for (struct lkd_account *account = core->quota.accounts; account;
+         account = account->by_uid.next)
+        if (account->silent_count > (most ? most->silent_count : 0))
+            most = account;
+    uint32_t parted = most ? part_silent(core, most, count, now_ns) : 0;
+    lkd_core_settle(core, now_ns);
+    return parted;
+}
+
+/* The uid's account, charged with one more session. A silent one of the same uid makes room. */
+static int admit(struct lkd_core *core, uint32_t uid, uint64_t now_ns,
+                 struct lkd_account **out_account)
+{
+    int r = lkd_charge_admit(core, uid, out_account);
+    if (r != -EDQUOT)
+        return r;
+    struct lkd_account *account = lkd_quota_account(&core->quota, uid);
+    if (!account)
+        return -ENOMEM;
+    uint32_t parted = part_silent(core, account, 1, now_ns);
+    lkd_quota_drop_unused(&core->quota, account);
+    lkd_core_settle(core, now_ns); /* it is gone at once: it has nothing */
+    return parted > 0 ? lkd_charge_admit(core, uid, out_account) : r;
+}
+
+static struct lkd_session *session_make(struct lkd_core *core, const struct lkd_peer *peer,
+                                        uint64_t now_ns)
+{
     struct lkd_process *process = process_get(core, peer->process);
     if (!process)
-        return -ENOMEM;
+        return NULL;
     struct lkd_session *session = session_new(peer);
     if (!session || !session_enlist(core, session)) {
         if (session)
             free(session->groups);
         free(session);
         process_free_unused(core, process);
-        return -ENOMEM;
+        return NULL;
     }
+    session->opened_ns = now_ns;
     session->process = process;
     lki_list_append(&process->sessions, &session->of_process);
-    *out_session = session->number;
-    if (process->ended) {
-        part(core, session, "its process has ended");
-        lkd_core_settle(core, now_ns);
+    return session;
+}
+
+int lkd_core_session_opened(struct lkd_core *core, const struct lkd_peer *peer, uint64_t now_ns,
+                            uint64_t *out_session)
+{
+    struct lkd_account *account;
+
+    lkd_effects_release(&core->effects);
+    int r = admit(core, peer->uid, now_ns, &account);
+    if (r < 0)
+        return r;
+    struct lkd_session *session = session_make(core, peer, now_ns);
+    if (!session) {
+        lkd_quota_uncharge(&core->quota, account, NULL, LKD_SESSIONS, 1);
+        return -ENOMEM;
     }
+    session->account = account;
+    lki_list_append(&account->silent, &session->of_silent);
+    account->silent_count++;
+    if (account->silent_count > LKI_SILENT_SESSIONS_MAX)
+        part_silent(core, account, account->silent_count - LKI_SILENT_SESSIONS_MAX, now_ns);
+    *out_session = session->number;
+    if (session->process->ended)
+        part(core, session, "its process has ended");
+    lkd_core_settle(core, now_ns);
     return 0;
 }
 
@@ -160,6 +226,8 @@ static void enter(struct lkd_session *session, enum lkd_session_state state)
     switch (session->state) {
     case LKD_SESSION_GREETING:
         LKI_ASSERT(state == LKD_SESSION_OPEN || state == LKD_SESSION_LOST);
+        lki_list_remove(&session->of_silent);
+        session->account->silent_count--;
         break;
     case LKD_SESSION_OPEN:
         LKI_ASSERT(state == LKD_SESSION_LEAVING || state == LKD_SESSION_LOST);
@@ -184,6 +252,7 @@ static void forget_if_done(struct lkd_core *core, struct lkd_session *session)
     enter(session, LKD_SESSION_GONE);
     HASH_DELETE(by_number, core->sessions, session);
     core->session_count--;
+    lkd_charge_leave(core, session);
     lkd_effect_push(core, &session->forget);
 }
 

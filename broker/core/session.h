@@ -4,6 +4,7 @@
 #pragma once
 
 #include "broker/core/state.h"
+#include "common/clock.h"
 
 struct lkd_session *lkd_session_find(const struct lkd_core *core, uint64_t number);
 struct lkd_process *lkd_process_find(const struct lkd_core *core, uint64_t number);
@@ -14,6 +15,10 @@ bool lkd_session_is_connected(const struct lkd_session *session);
 /* Its connection is to end: it broke the rules, or there is no memory to serve it. Takes effect at
  * the end of the event, so that it may be called from anywhere. The first reason counts. */
 void lkd_session_break(struct lkd_core *core, struct lkd_session *session, const char *reason);
+
+/* Sessions without a hello are no trouble while they are few; beyond LKI_SILENT_SESSIONS_MAX of one
+ * uid the oldest are disconnected, those younger than LKD_SILENT_NS not. */
+#define LKD_SILENT_NS (2 * LKI_NS_PER_S)
 
 /* Disconnects the sessions that were broken in this event. */
 void lkd_session_settle(struct lkd_core *core, uint64_t now_ns);

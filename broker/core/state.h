@@ -11,6 +11,7 @@
 #include "broker/core/deadline.h"
 #include "broker/core/effect.h"
 #include "broker/core/hash.h"
+#include "broker/core/quota.h"
 #include "broker/core/wait_graph.h"
 #include "engine/repair.h"
 #include "engine/wait.h"
@@ -30,6 +31,8 @@ struct lkd_core {
     struct lki_list ready;         /* attachments whose wait is to be stepped */
     struct lki_list repairs;       /* segments with somebody to repair, in turns */
     struct lkd_deadlines deadlines;
+    struct lkd_quota quota;
+    char refusal[LKD_TEXT_BYTES_MAX]; /* why the last session was not admitted */
     uint64_t last_session;
     uint64_t last_epoch_s;
     uint32_t last_segment;
@@ -69,7 +72,11 @@ struct lkd_session {
     uint32_t group_count;
     uint32_t *groups;
     char command[32];
-    bool requested; /* last_request counts */
+    struct lkd_account *account; /* until it is GONE */
+    struct lkd_usage usage;
+    uint64_t opened_ns;
+    struct lki_list of_silent; /* in its account, while GREETING */
+    bool requested;            /* last_request counts */
     uint64_t last_request;
     uint64_t goodbye_request;
     struct lki_list attachments; /* mains and extras, until all their parts have ended */
@@ -188,8 +195,10 @@ struct lkd_segment {
     struct lkd_slot *slots; /* slot_capacity entries; 0 is not used */
     uint32_t slot_capacity;
     uint32_t slots_taken;
-    uint32_t lowest_free; /* no slot below it is free */
-    uint64_t offered_by;  /* session whose descriptor MAKE_SEGMENT is to use */
+    uint32_t lowest_free;        /* no slot below it is free */
+    struct lkd_account *account; /* who pays; NULL: not charged */
+    uint64_t charged_session;    /* may have ended since */
+    uint64_t offered_by;         /* session whose descriptor MAKE_SEGMENT is to use */
     struct lki_list parked;
     struct lkd_parked *leader; /* the request that is being made or grown for; NULL: it left */
     struct lki_list waits;     /* attachments whose wait the broker drives */

@@ -129,9 +129,8 @@ static void accept_known(struct lkd_daemon *daemon, int socket_fd, struct lkd_pe
     struct lkd_link *link = NULL;
     int r = open_session(daemon, info, &link);
     if (r < 0) {
-        if (r == -EUSERS)
-            lkd_link_refuse(daemon, socket_fd, r, "the broker has as many sessions as it may have",
-                            NULL);
+        if (r == -EDQUOT)
+            lkd_link_refuse(daemon, socket_fd, r, lkd_core_refusal(daemon->core), NULL);
         else
             refuse_unknown(daemon, socket_fd, r, &info->peer);
         return;

@@ -271,7 +271,7 @@ LK_API struct lk_lock *lk_lock_close(struct lk_lock *lock);
  *              then try again. One session of such a ring is refused, the one that closed it, and
  *              lk_last_error() tells of all of them), -ENOLCK (17th shared hold in a segment), -EALREADY (an asynchronous
  *              acquire is pending), -EIO (a guarded file was truncated), -ESTALE, -ECONNRESET,
- *              -EINVAL: not held
+ *              -EDQUOT (it would wait in the broker, and has too many waits), -EINVAL: not held
  * Threads: one thread per session at a time. Signals: EINTR is handled inside. Fork: -ESTALE.
  * Source: the robust mutex of POSIX pthread_mutex_lock(); futex(2).
  */
@@ -288,7 +288,7 @@ typedef void (*lk_acquired_fn)(struct lk_lock *lock, int result, void *user);
  * callback tells so. Each takes an attachment of the segment while it waits and holds.
  * Errors: -EALREADY (one is pending), -EDEADLK, -EINVAL, -EIO, -ESTALE, -ECONNRESET. In the
  *         callback also -EAGAIN (too many by this session), -EUSERS (all attachments taken),
- *         -EDEADLK (the wait would never end; also when another acquire of this session, later
+ *         -EDQUOT, -EDEADLK (the wait would never end; also when another acquire of this session, later
  *         than this one, has closed the ring). While one is pending, acquires that do not wait are
  *         slower: each asks the broker whether it closes a ring
  */

@@ -304,6 +304,31 @@ static void run(unsigned with_seed, uint32_t fail_one_in, bool scribbles)
     finish();
 }
 
+/* So little of everything that each limit is met now and then. */
+static void scarce_setup(void)
+{
+    static const struct lkd_core_config config = {
+        .broker_uid = 1000,
+        .token_epoch_s = 1000,
+        .hash_seed = 4711,
+        .limits.max = {[LKD_SESSIONS] = 14,
+                       [LKD_SEGMENTS] = 4,
+                       [LKD_BYTES] = 200000,
+                       [LKD_LOCKS] = 30,
+                       [LKD_ATTACHMENTS] = 24,
+                       [LKD_WAITS] = 6},
+    };
+    world_setup_with(&config);
+    world.scarce = true;
+}
+
+static void run_scarce(unsigned with_seed, uint32_t fail_one_in)
+{
+    world_teardown();
+    scarce_setup();
+    run(with_seed, fail_one_in, false);
+}
+
 static void run_seeds(unsigned first, uint32_t fail_one_in, bool scribbles)
 {
     const char *only = getenv("LK_SEED");
@@ -332,4 +357,15 @@ Test(random, events_keep_every_invariant_while_memory_runs_out)
 Test(random, events_keep_every_invariant_while_clients_scribble)
 {
     run_seeds(300, 0, true);
+}
+
+Test(random, events_keep_every_invariant_while_quotas_are_scarce)
+{
+    const char *only = getenv("LK_SEED");
+    if (only) {
+        run_scarce((unsigned)strtoul(only, NULL, 10), 0);
+        return;
+    }
+    for (unsigned i = 0; i < 4; i++)
+        run_scarce(400 + i, i % 2 ? 5 : 0);
 }

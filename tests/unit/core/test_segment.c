@@ -334,16 +334,16 @@ Test(segment, goodbye_cancels_requests_that_wait)
 Test(segment, table_of_segments_is_bounded)
 {
     world_teardown();
-    world_setup_with(&(struct lkd_core_config){.broker_uid = 1000, .segments_max = 2});
-    uint64_t a = connect_as(1000, 1);
+    world_setup_with(&(struct lkd_core_config){.broker_uid = 1000, .limits.max[LKD_SEGMENTS] = 2});
+    uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2);
     opened(a, "x", LK_CREATE);
-    struct lki_opened y = opened(a, "y", LK_CREATE);
+    struct lki_opened y = opened(b, "y", LK_CREATE);
     uint64_t id = request_open(a, "z", LK_CREATE);
     EXPECT_STATUS(a, id, LKI_STATUS_QUOTA);
     cr_expect(ne(ptr, strstr(detail_of(a, id), "2 segments"), NULL));
-    request_segment(a, LKI_REQUEST_DETACH, y.segment);
+    request_segment(b, LKI_REQUEST_DETACH, y.segment);
     work();
-    opened(a, "z", LK_CREATE);
+    opened(b, "z", LK_CREATE);
 }
 
 /* --- Files --- */

@@ -78,10 +78,10 @@ Test(session, that_breaks_the_rules_is_disconnected)
 Test(session, numbers_are_bounded_and_never_used_twice)
 {
     world_teardown();
-    world_setup_with(&(struct lkd_core_config){.sessions_max = 2});
+    world_setup_with(&(struct lkd_core_config){.broker_uid = 1000, .limits.max[LKD_SESSIONS] = 2});
     uint64_t a = connect_as(1000, 1), b = connect_as(1000, 1), c;
     int r = lkd_core_session_opened(world.core, &stranger, world.now_ns, &c);
-    cr_expect(eq(int, r, -EUSERS));
+    cr_expect(eq(int, r, -EDQUOT));
     lose(b);
     c = connect_peer(&stranger);
     cr_expect(ne(u64, c, b));

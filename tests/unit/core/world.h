@@ -34,6 +34,7 @@ struct world {
     int grow_result;
     uint64_t file_bytes;  /* what an offered file turns out to have */
     bool in_core;         /* a call into the core is under way */
+    bool scarce;          /* a new session may be refused */
     uint32_t fail_one_in; /* of so many allocations in the core one fails; 0: none */
     unsigned seed;
     void *areas[4096]; /* by segment number */
