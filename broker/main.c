@@ -96,6 +96,7 @@ static int serve(struct lkd_instance *instance, const struct lkd_options *option
         .peer_pidfd = options->no_peerpidfd ? LKD_PEER_PIDFD_FALLBACK : LKD_PEER_PIDFD_BEST,
         .idle_exit_ms = options->idle_exit_s * 1000,
         .ready_fd = options->ready_fd,
+        .limits = options->limits,
     };
     static struct lkd_daemon daemon; /* some hundred KiB */
     int r = lkd_daemon_init(&daemon, instance, &daemon_options);

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sysexits.h>
 
 #define AUTOSTARTED_IDLE_EXIT_S 30
@@ -16,6 +17,7 @@ enum { /* options without a letter */
        OPTION_READY_FD,
        OPTION_AUTOSTARTED,
        OPTION_LOG_LEVEL,
+       OPTION_LIMIT,
        OPTION_NO_PEERPIDFD,
 };
 
@@ -33,6 +35,10 @@ static const char help_text[] =
     "      --idle-exit SECONDS  end when nobody has been connected for so long and no\n"
     "                           segment is kept; 0: never (default: never, with\n"
     "                           --autostarted 30)\n"
+    "      --limit WHAT=N       what all users share, at most: sessions (default 16384),\n"
+    "                           segments (16384), bytes (2^49; K, M, G and T may follow),\n"
+    "                           locks (2^24), attachments (2^20) or waits (65536). A user\n"
+    "                           other than yours and root gets half, less if there are more\n"
     "      --ready-fd N         write one byte to this descriptor when listening\n"
     "      --autostarted        detach from whoever started this: own session, log in\n"
     "                           PATH.log\n"
@@ -66,6 +72,47 @@ static bool usage_error(const char *option, const char *value, const char *what)
     return false;
 }
 
+/* A number of this resource above 0; bytes may have a suffix. */
+static bool parse_amount(const char *text, enum lkd_resource resource, unsigned long long *out)
+{
+    static const char suffixes[] = "KMGT";
+    unsigned long long max = lkd_resource_ceiling(resource);
+    char digits[24];
+    unsigned shift = 0;
+    size_t length = strlen(text);
+
+    if (length == 0 || length >= sizeof(digits))
+        return false;
+    memcpy(digits, text, length + 1);
+    const char *suffix = strchr(suffixes, digits[length - 1]);
+    if (suffix != NULL && resource == LKD_BYTES) {
+        digits[length - 1] = '\0';
+        shift = 10 * (unsigned)(suffix - suffixes + 1);
+    }
+    if (!parse_number(digits, 10, max >> shift, out) || *out == 0)
+        return false;
+    *out <<= shift;
+    return true;
+}
+
+/* WHAT=N */
+static bool parse_limit(const char *value, struct lkd_limits *limits)
+{
+    size_t name_bytes = strcspn(value, "=");
+    for (int resource = 0; resource < LKD_RESOURCES; resource++) {
+        const char *name = lkd_resource_name((enum lkd_resource)resource);
+        unsigned long long amount;
+        if (value[name_bytes] == '\0' || strlen(name) != name_bytes ||
+            strncmp(value, name, name_bytes) != 0)
+            continue;
+        if (!parse_amount(value + name_bytes + 1, (enum lkd_resource)resource, &amount))
+            return false;
+        limits->max[resource] = amount;
+        return true;
+    }
+    return false;
+}
+
 static bool parse_option(int option, const char *value, struct lkd_options *options)
 {
     unsigned long long number = 0;
@@ -96,6 +143,12 @@ static bool parse_option(int option, const char *value, struct lkd_options *opti
         if (lkd_log_level_parse(value, &options->log_level) < 0)
             return usage_error("--log-level", value, "not one of error, warning, info, debug");
         return true;
+    case OPTION_LIMIT:
+        if (!parse_limit(value, &options->limits))
+            return usage_error("--limit", value,
+                               "not WHAT=N with N above 0 and within reach, and WHAT one of "
+                               "sessions, segments, bytes, locks, attachments, waits");
+        return true;
     case OPTION_NO_PEERPIDFD:
         options->no_peerpidfd = true;
         return true;
@@ -112,6 +165,7 @@ bool lkd_options_parse(int argc, char **argv, struct lkd_options *out_options, i
         {"idle-exit", required_argument, NULL, OPTION_IDLE_EXIT},
         {"ready-fd", required_argument, NULL, OPTION_READY_FD},
         {"autostarted", no_argument, NULL, OPTION_AUTOSTARTED},
+        {"limit", required_argument, NULL, OPTION_LIMIT},
         {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
         {"no-peerpidfd", no_argument, NULL, OPTION_NO_PEERPIDFD},
         {"help", no_argument, NULL, 'h'},

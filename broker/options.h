@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "broker/core/resource.h"
 #include "broker/io/log.h"
 
 struct lkd_options {
@@ -17,6 +18,7 @@ struct lkd_options {
     bool autostarted;
     bool no_peerpidfd;
     enum lkd_log_level log_level;
+    struct lkd_limits limits;
 };
 
 /* Reads the arguments; prints what --help and --version ask for, and what is wrong.

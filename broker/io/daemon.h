@@ -25,7 +25,8 @@ struct lkd_memory_entry; /* broker/io/effects.c */
 
 struct lkd_daemon_options {
     enum lkd_peer_pidfd peer_pidfd;
-    uint64_t idle_exit_ms; /* 0: never */
+    uint64_t idle_exit_ms;    /* 0: never */
+    struct lkd_limits limits; /* what all users share; 0: the default */
     int ready_fd; /* one byte is written here when listening, then it is closed; -1: none */
 };
 

@@ -19,6 +19,8 @@
 /* A client that was just answered runs on the same processor as often as not: let it. */
 #define WATCHED_AFTER_MS 1u
 
+#define SHED_AT_ONCE 4u /* one session takes up to two descriptors, a segment two more */
+
 struct lkd_link {
     uint64_t session;
     bool hashed;
@@ -58,6 +60,13 @@ void lkd_link_refuse(struct lkd_daemon *daemon, int socket_fd, int result, const
     lkd_hostile_close_socket(daemon, socket_fd, closed);
 }
 
+bool lkd_link_make_room(struct lkd_daemon *daemon)
+{
+    bool shed = lkd_core_shed_silent(daemon->core, SHED_AT_ONCE, lki_clock_now_ns()) > 0;
+    lkd_daemon_settle(daemon);
+    return shed;
+}
+
 /* Why the kernel does not tell us who the peer is, for the peer. */
 static void refuse_unknown(struct lkd_daemon *daemon, int socket_fd, int result,
                            const struct lkd_peer *peer)
@@ -77,6 +86,8 @@ static void refuse_unknown(struct lkd_daemon *daemon, int socket_fd, int result,
                         NULL);
         return;
     default:
+        if (result == -EMFILE || result == -ENFILE)
+            (void)lkd_link_make_room(daemon); /* for the next */
         lkd_log_line(LKD_LOG_WARNING, "refused pid %d (uid %u): cannot watch its process: %s",
                      peer->pid, peer->uid, strerror(-result));
         lkd_link_refuse(daemon, socket_fd, result,

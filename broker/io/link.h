@@ -12,6 +12,10 @@
 #define LKD_NO_FILES_TEXT                                                                          \
     "the broker has no descriptors left; end some of its clients, or raise its ulimit -n"
 
+/* Our descriptor table is full: ends a few connections that never said anything, if there are any
+ * that had the time to. Their descriptors are free a little later. False: there are none. */
+bool lkd_link_make_room(struct lkd_daemon *daemon);
+
 /* Starts a session on an accepted socket. Consumes socket_fd, on failure too; the peer is told why.
  */
 void lkd_link_accept(struct lkd_daemon *daemon, int socket_fd);

@@ -92,7 +92,7 @@ static void on_listener(uv_poll_t *handle, int status, int events)
             continue;
         case EMFILE:
         case ENFILE:
-            if (!refuse_newest(daemon))
+            if (lkd_link_make_room(daemon) || !refuse_newest(daemon))
                 pause_accepting(daemon);
             return;
         default:

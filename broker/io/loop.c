@@ -158,6 +158,7 @@ static int make_core(struct lkd_daemon *daemon)
         .started_ns = lki_clock_now_ns(),
         .token_epoch_s = daemon->instance->token_epoch_s,
         .socket_path = daemon->instance->path,
+        .limits = daemon->options.limits,
     };
     /* A few bytes are there at once or not at all: this cannot be interrupted half-way. */
     if (getrandom(&config.hash_seed, sizeof(config.hash_seed), 0) != sizeof(config.hash_seed))

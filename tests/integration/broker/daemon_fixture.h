@@ -21,7 +21,7 @@ struct daemon_fixture {
 extern struct daemon_fixture broker;
 
 struct daemon_start {
-    const char *extra[8];    /* more arguments, NULL-terminated; not --socket or --ready-fd */
+    const char *extra[16];   /* more arguments, NULL-terminated; not --socket or --ready-fd */
     const char *launcher[8]; /* put before the daemon: "unshare", ... */
     uint64_t files_max;      /* RLIMIT_NOFILE, soft and hard; 0: as it is */
     bool any_socket;         /* extra has the --socket */
@@ -68,6 +68,9 @@ void expect_fds(size_t count);
 int connect_raw(void);
 
 void send_hello(int fd);
+
+/* The same over a connection that may have been refused and closed by now. */
+int try_hello(int fd);
 
 /* Encodes and sends, with descriptors. Returns as lki_channel_send(). */
 int send_request(int fd, const struct lki_message *message, const int *fds, size_t fd_count);
