@@ -2,15 +2,14 @@
 #include "broker/io/connection.h"
 
 #include <errno.h>
-#include <linux/sockios.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "broker/io/hostile_fd.h"
 #include "broker/io/link.h"
 #include "broker/io/log.h"
 #include "broker/io/proc.h"
+#include "broker/io/unread.h"
 #include "common/assert.h"
 #include "common/clock.h"
 #include "common/fd.h"
@@ -18,8 +17,9 @@
 #define RECORDS_PER_TURN 16 /* then the others get theirs */
 
 /* Descriptors sent that the peer has not received yet count against our user's limit, and once it
- * is reached nobody gets any. */
-#define FDS_UNDER_WAY_MAX 64u
+ * is reached nobody gets any. So one record with descriptors is under way to a peer at a time; what
+ * comes behind waits in our queue, where its descriptors fill our own table: so many are kept. */
+#define FDS_UNREAD_MAX 64u
 
 struct outgoing {
     struct lki_list node;
@@ -41,7 +41,9 @@ struct lkd_connection {
     struct lki_list outgoing;
     size_t outgoing_bytes;
     uint32_t fds_under_way;
-    uint32_t records; /* received; 2: two or more, a hello and a request */
+    uint32_t fds_queued;
+    bool watches_reads; /* the queue goes on when the peer has received what is under way */
+    uint32_t records;   /* received; 2: two or more, a hello and a request */
     uv_poll_t handle;
 };
 
@@ -55,9 +57,11 @@ static void on_closed(uv_handle_t *handle)
     free(connection);
 }
 
-static void drop_outgoing(struct outgoing *outgoing)
+static void drop_outgoing(struct lkd_connection *connection, struct outgoing *outgoing)
 {
     lki_list_remove(&outgoing->node);
+    connection->outgoing_bytes -= outgoing->size_bytes;
+    connection->fds_queued -= outgoing->fds.count;
     lkd_segment_fds_deinit(&outgoing->fds);
     free(outgoing);
 }
@@ -73,10 +77,12 @@ void lkd_connection_close(struct lkd_connection *connection)
     daemon->connection_count--;
     lkd_link_cut(daemon, connection->peer.session);
     LKI_LIST_FOREACH_SAFE (node, &connection->outgoing)
-        drop_outgoing(LKI_LIST_ENTRY(node, struct outgoing, node));
+        drop_outgoing(connection, LKI_LIST_ENTRY(node, struct outgoing, node));
     int offered = lki_steal_fd(&connection->offer_fd);
     if (offered >= 0)
         lkd_hostile_close(daemon, &offered, 1);
+    if (connection->watches_reads)
+        lkd_unread_forget(daemon, connection->fd);
     /* libuv must have let go of the descriptor before it is closed: uv_close() does that at once.
      */
     uv_close((uv_handle_t *)&connection->handle, on_closed);
@@ -116,14 +122,45 @@ void lkd_connection_drop(struct lkd_connection *connection, const char *reason)
     lose(connection);
 }
 
+static bool is_queued(const struct lkd_connection *connection)
+{
+    return !lki_list_is_empty(&connection->outgoing);
+}
+
+/* The next in the queue has descriptors, and those of an earlier one were not received yet. */
+static bool is_held_back(const struct lkd_connection *connection)
+{
+    const struct outgoing *first = LKI_LIST_ENTRY(connection->outgoing.next, struct outgoing, node);
+    return is_queued(connection) && first->fds.count > 0 && connection->fds_under_way > 0;
+}
+
+static int update_read_watch(struct lkd_connection *connection)
+{
+    bool wanted = is_held_back(connection);
+    if (wanted == connection->watches_reads)
+        return 0;
+    connection->watches_reads = wanted;
+    if (!wanted) {
+        lkd_unread_forget(connection->daemon, connection->fd);
+        return 0;
+    }
+    int r = lkd_unread_watch(connection->daemon, connection->fd, connection);
+    if (r < 0)
+        connection->watches_reads = false;
+    return r;
+}
+
 /* Watches for what is wanted now. Writability only while something is queued: it is nearly always
  * there. */
 static int update_watch(struct lkd_connection *connection)
 {
     if (connection->closing)
         return 0;
+    int r = update_read_watch(connection);
+    if (r < 0)
+        return r;
     int events = (connection->in_offer ? 0 : UV_READABLE) |
-                 (lki_list_is_empty(&connection->outgoing) ? 0 : UV_WRITABLE);
+                 (is_queued(connection) && !connection->watches_reads ? UV_WRITABLE : 0);
     if (events == connection->events)
         return 0;
     connection->events = events;
@@ -169,12 +206,10 @@ int lkd_connection_open(struct lkd_daemon *daemon, int socket_fd,
 
 /* --- Sending --- */
 
-/* What the peer has received is not under way any more. The kernel tells the bytes it has not read.
- */
+/* What the peer has received is not under way any more. */
 static void recount_fds(struct lkd_connection *connection)
 {
-    int unread_bytes = 0;
-    if (ioctl(connection->fd, SIOCOUTQ, &unread_bytes) == 0 && unread_bytes == 0)
+    if (connection->fds_under_way > 0 && lkd_unread_is_empty(connection->fd))
         connection->fds_under_way = 0;
 }
 
@@ -218,6 +253,10 @@ static void enqueue(struct lkd_connection *connection, const uint8_t *bytes, siz
         lkd_connection_drop(connection, "it does not read its replies");
         return;
     }
+    if (connection->fds_under_way + connection->fds_queued + fds->count > FDS_UNREAD_MAX) {
+        lkd_connection_drop(connection, "it does not receive the descriptors that it asked for");
+        return;
+    }
     struct outgoing *outgoing = malloc(sizeof(*outgoing) + size_bytes);
     if (outgoing == NULL) {
         lkd_connection_drop(connection, "no memory to queue a reply");
@@ -235,6 +274,7 @@ static void enqueue(struct lkd_connection *connection, const uint8_t *bytes, siz
     memcpy(outgoing->bytes, bytes, size_bytes);
     lki_list_append(&connection->outgoing, &outgoing->node);
     connection->outgoing_bytes += size_bytes;
+    connection->fds_queued += outgoing->fds.count;
     watch_or_drop(connection);
 }
 
@@ -252,16 +292,10 @@ static void end_offer(struct lkd_connection *connection)
 static void send_record(struct lkd_connection *connection, const uint8_t *bytes, size_t size_bytes,
                         struct lkd_segment_fds *fds)
 {
-    if (fds->count > 0 && connection->fds_under_way > 0) {
+    if (fds->count > 0)
         recount_fds(connection);
-        if (connection->fds_under_way + fds->count > FDS_UNDER_WAY_MAX) {
-            lkd_connection_drop(connection,
-                                "it does not receive the descriptors that it asked for");
-            return;
-        }
-    }
-    int r = lki_list_is_empty(&connection->outgoing) ? send_now(connection, bytes, size_bytes, fds)
-                                                     : -EAGAIN;
+    bool waits = is_queued(connection) || (fds->count > 0 && connection->fds_under_way > 0);
+    int r = waits ? -EAGAIN : send_now(connection, bytes, size_bytes, fds);
     if (r == -EAGAIN)
         enqueue(connection, bytes, size_bytes, fds);
     else if (r == -ECONNRESET)
@@ -289,19 +323,24 @@ void lkd_connection_send(struct lkd_connection *connection, const struct lki_mes
 
 static void flush(struct lkd_connection *connection)
 {
-    while (!connection->closing && !lki_list_is_empty(&connection->outgoing)) {
+    recount_fds(connection);
+    while (!connection->closing && is_queued(connection) && !is_held_back(connection)) {
         struct outgoing *first = LKI_LIST_ENTRY(connection->outgoing.next, struct outgoing, node);
         int r = send_now(connection, first->bytes, first->size_bytes, &first->fds);
         if (r == -EAGAIN)
-            return;
+            break;
         if (r < 0) {
             lose(connection);
             return;
         }
-        connection->outgoing_bytes -= first->size_bytes;
-        drop_outgoing(first);
+        drop_outgoing(connection, first);
     }
     watch_or_drop(connection);
+}
+
+void lkd_connection_was_read(struct lkd_connection *connection)
+{
+    flush(connection);
 }
 
 /* --- Receiving --- */

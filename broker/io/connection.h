@@ -36,6 +36,11 @@ void lkd_connection_start(struct lkd_connection *connection);
 void lkd_connection_send(struct lkd_connection *connection, const struct lki_message *message,
                          struct lkd_segment_fds *fds);
 
+/* The peer has received something: what waited for that goes out. May close the connection.
+ * (unread.c)
+ */
+void lkd_connection_was_read(struct lkd_connection *connection);
+
 /* The peer breaks the rules, or cannot be served: logs why, closes, and tells the core. */
 void lkd_connection_drop(struct lkd_connection *connection, const char *reason);
 

@@ -46,6 +46,11 @@ struct lkd_daemon {
     bool listener_open;
     int spare_fd;
 
+    /* unread.c */
+    uv_poll_t unread;
+    bool unread_open;
+    int unread_fd;
+
     /* loop.c: time and work of the core */
     uv_poll_t timer;
     bool timer_open;

@@ -11,6 +11,7 @@
 
 #include "broker/io/link.h"
 #include "broker/io/log.h"
+#include "broker/io/unread.h"
 #include "common/assert.h"
 #include "common/clock.h"
 #include "common/fd.h"
@@ -191,6 +192,9 @@ static int make_handles(struct lkd_daemon *daemon)
         if (r < 0)
             return r;
     }
+    r = lkd_unread_open(daemon);
+    if (r < 0)
+        return r;
     daemon->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     if (daemon->timer_fd < 0)
         return -errno;
@@ -211,6 +215,7 @@ int lkd_daemon_init(struct lkd_daemon *daemon, struct lkd_instance *instance,
     daemon->uid = geteuid();
     daemon->spare_fd = -1;
     daemon->timer_fd = -1;
+    daemon->unread_fd = -1;
     daemon->timer_due_ns = LKI_TIME_NEVER;
     daemon->slice_locks = SLICE_LOCKS_FIRST;
     lki_list_init(&daemon->connections);
@@ -248,6 +253,7 @@ static void close_handles(struct lkd_daemon *daemon)
     uv_close((uv_handle_t *)&daemon->watch_later, NULL);
     for (size_t i = 0; i < LKI_ARRAY_LENGTH(stop_signals); i++)
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
+    lkd_unread_close(daemon);
     if (daemon->timer_open)
         uv_close((uv_handle_t *)&daemon->timer, NULL);
 }
@@ -282,5 +288,6 @@ bool lkd_daemon_deinit(struct lkd_daemon *daemon)
         clean = drain_loop(daemon);
     }
     daemon->timer_fd = lki_close(daemon->timer_fd);
+    daemon->unread_fd = lki_close(daemon->unread_fd);
     return clean;
 }

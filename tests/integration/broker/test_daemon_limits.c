@@ -3,9 +3,12 @@
 #include "daemon_fixture.h"
 
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -77,6 +80,79 @@ Test(daemon_limits, idle_with_a_hundred_sessions_it_never_wakes_up)
     cr_expect(eq(ulong, cpu_ticks() - ticks, 0), "one that never sleeps does not wake up either");
     for (int i = 0; i < SESSIONS; i++)
         close(fds[i]);
+}
+
+#define PIPELINED 30
+
+/* Sends OPENs of the same segment, with a LIST behind every third, and reads nothing. */
+static void ask_for_descriptors(int fd)
+{
+    for (uint64_t id = 10; id < 10 + PIPELINED; id++) {
+        struct lki_message open = open_request(id, "shared", 4096);
+        struct lki_message list = {
+            .type = LKI_REQUEST_LIST, .id = id, .as.list.what = LKI_LIST_BROKER};
+        cr_assert(eq(int, send_request(fd, id % 3 == 0 ? &list : &open, NULL, 0), 0));
+    }
+}
+
+/* Receives the reply with this id. */
+static void expect_reply(int fd, uint64_t id)
+{
+    struct reply reply;
+    cr_assert(eq(int, receive_reply(fd, &reply), 1), "%s", read_log());
+    cr_expect(eq(u64, reply.message.id, id), "replies keep their order");
+    cr_expect(eq(sz, reply.fd_count, (size_t)(id % 3 == 0 ? 0 : 2)));
+    for (size_t i = 0; i < reply.fd_count; i++)
+        close(reply.fds[i]);
+}
+
+Test(daemon_limits, one_record_with_descriptors_is_under_way_to_a_client_at_a_time)
+{
+    char byte;
+    start_daemon(NULL);
+    int fd = connect_raw();
+    expect_works(fd, "shared");
+    size_t fds_before = count_fds_at_rest();
+    ask_for_descriptors(fd);
+    expect_serves(); /* whatever was asked before has been done */
+    (void)count_fds_at_rest();
+
+    unsigned long ticks = cpu_ticks();
+    unsigned long switches = 1;
+    for (int i = 0; i < 5 && switches > 0; i++) { /* on a busy machine it comes to rest late */
+        unsigned long before = count_switches();
+        pass_seconds(1);
+        switches = count_switches() - before;
+    }
+    cr_expect(eq(ulong, switches, 0), "it sleeps until the client reads");
+    cr_expect(lt(ulong, cpu_ticks() - ticks, 20), "the loop spins");
+
+    /* While the broker cannot add to it: what is under way. */
+    cr_assert(eq(int, kill(broker.pid, SIGSTOP), 0));
+    cr_assert(eq(int, waitpid(broker.pid, NULL, WUNTRACED), broker.pid));
+    expect_reply(fd, 10);
+    cr_expect(eq(int, (int)recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT), -1));
+    cr_assert(eq(int, kill(broker.pid, SIGCONT), 0));
+
+    for (uint64_t id = 11; id < 10 + PIPELINED; id++)
+        expect_reply(fd, id);
+    expect_fds(fds_before);
+    leave(fd);
+}
+
+Test(daemon_limits, a_client_that_ends_with_descriptors_under_way_leaves_none)
+{
+    start_daemon(NULL);
+    int keeper = connect_raw();
+    expect_works(keeper, "shared");
+    size_t fds_before = count_fds_at_rest();
+    int fd = connect_raw();
+    send_hello(fd);
+    ask_for_descriptors(fd);
+    expect_serves();
+    close(fd);
+    expect_fds(fds_before);
+    leave(keeper);
 }
 
 Test(daemon_limits, a_full_descriptor_table_refuses_the_newest_and_recovers)
