@@ -154,7 +154,8 @@ static void leave_damage(void)
 }
 
 /* Whatever the round left is put right; the lock works as on the first day. */
-static void tidy_up(void)
+/* Returns whether we, the last to take it, were told of a death. */
+static bool tidy_up(void)
 {
     int r = lk_lock_acquire(lock, LK_EXCLUSIVE, 20 * LKI_NS_PER_S);
     cr_assert(le(int, 0, r), "%s, step %u (%s): the lock is lost: %s", scene->name, stage->last,
@@ -164,6 +165,7 @@ static void tidy_up(void)
     test_release(lock);
     cr_assert(eq(int, lk_lock_acquire(lock, LK_EXCLUSIVE, LK_WAIT_FOREVER), LK_ACQUIRED));
     test_release(lock);
+    return r == LK_ACQUIRED_OWNER_DIED;
 }
 
 static void start_survivors(pid_t *survivors)
@@ -218,10 +220,10 @@ static bool play_round(uint32_t last, uint64_t *out_waited_ns)
     if (scene->when != BEFORE)
         test_reap(victim);
     bool died = stage->at[0] != 0;
+    /* On a busy machine both survivors may be through before the victim gets in: then we are told. */
+    bool told = tidy_up() || atomic_load(&stage->tells) > 0;
     if (died && atomic_load(&stage->inside))
-        cr_expect(lt(u32, 0, atomic_load(&stage->tells)), "%s, step %u (%s): nobody was told",
-                  scene->name, last, stage->at);
-    tidy_up();
+        cr_expect(told, "%s, step %u (%s): nobody was told", scene->name, last, stage->at);
     return died;
 }
 
