@@ -297,27 +297,6 @@ static int open_segment(struct lk_session *session, const char *name, struct lki
     return lki_session_fail(session, r, "%s the segment '%s'", verb, name);
 }
 
-int lk_segment_open(struct lk_session *session, const char *name,
-                    const struct lk_segment_options *options, struct lk_segment **out)
-{
-    int r = lki_session_check(session, "open a segment");
-    if (r < 0)
-        return r;
-    char full_name[LKI_FULL_NAME_BYTES_MAX];
-    struct lk_segment_options own;
-    struct lki_message request;
-    r = lki_name_resolve(name, full_name);
-    if (r < 0)
-        return r;
-    if (!out)
-        return lki_fail(-EINVAL, "cannot open the segment '%s': no place for the result", name);
-    r = read_options(name, options, &own);
-    if (r < 0)
-        return r;
-    fill_open(&request, full_name, &own);
-    return open_segment(session, name, &request, -1, out);
-}
-
 /* What the broker would refuse too, told with the reason that only we can see. */
 static int check_offered(const char *name, int fd)
 {
@@ -337,10 +316,18 @@ static int check_offered(const char *name, int fd)
     return 0;
 }
 
-int lk_segment_offer(struct lk_session *session, const char *name, int fd,
-                     const struct lk_segment_options *options, struct lk_segment **out)
+enum opening {
+    BY_NAME,
+    OFFERS_FILE,
+};
+
+/* Opens by name, or offers fd, which is -1 otherwise; a caller may offer -1 by mistake, so that does
+ * not tell. */
+static int open_checked(struct lk_session *session, const char *name, enum opening how, int fd,
+                        const struct lk_segment_options *options, struct lk_segment **out)
 {
-    int r = lki_session_check(session, "offer a file");
+    const bool offers = how == OFFERS_FILE;
+    int r = lki_session_check(session, offers ? "offer a file" : "open a segment");
     if (r < 0)
         return r;
     char full_name[LKI_FULL_NAME_BYTES_MAX];
@@ -350,15 +337,28 @@ int lk_segment_offer(struct lk_session *session, const char *name, int fd,
     if (r < 0)
         return r;
     if (!out)
-        return lki_fail(-EINVAL, "cannot offer the segment '%s': no place for the result", name);
+        return lki_fail(-EINVAL, "cannot %s the segment '%s': no place for the result",
+                        offers ? "offer" : "open", name);
     r = read_options(name, options, &own);
-    if (r == 0)
+    if (r == 0 && offers)
         r = check_offered(name, fd);
     if (r < 0)
         return r;
     fill_open(&request, full_name, &own);
-    request.as.open.offered = true;
+    request.as.open.offered = offers;
     return open_segment(session, name, &request, fd, out);
+}
+
+int lk_segment_open(struct lk_session *session, const char *name,
+                    const struct lk_segment_options *options, struct lk_segment **out)
+{
+    return open_checked(session, name, BY_NAME, -1, options, out);
+}
+
+int lk_segment_offer(struct lk_session *session, const char *name, int fd,
+                     const struct lk_segment_options *options, struct lk_segment **out)
+{
+    return open_checked(session, name, OFFERS_FILE, fd, options, out);
 }
 
 /* --- Requests about one --- */
