@@ -62,8 +62,6 @@ struct lkd_daemon {
     uv_signal_t signals[3];
 
     struct lkd_processes processes;
-    uv_timer_t watch_later; /* link.c: runs while there are unwatched ones */
-    struct lki_list unwatched;
     struct lkd_link *links; /* hash table by the core's number of the session */
     struct lki_list connections;
     uint32_t connection_count;

@@ -16,16 +16,12 @@
 #include "common/clock.h"
 #include "common/fd.h"
 
-/* A client that was just answered runs on the same processor as often as not: let it. */
-#define WATCHED_AFTER_MS 1u
-
 #define SHED_AT_ONCE 4u /* one session takes up to two descriptors, a segment two more */
 
 struct lkd_link {
     uint64_t session;
     bool hashed;
     bool introduced;
-    struct lki_list unwatched; /* in daemon->unwatched */
     int32_t pid;
     struct lkd_watched *process;       /* counted */
     struct lkd_connection *connection; /* NULL: ended */
@@ -43,7 +39,6 @@ static void link_free(struct lkd_link *link)
 {
     if (link == NULL)
         return;
-    lki_list_remove(&link->unwatched);
     lkd_watched_unref(link->process);
     free(link);
 }
@@ -106,7 +101,6 @@ static int open_session(struct lkd_daemon *daemon, struct lkd_peer_info *info,
     struct lkd_link *link = calloc(1, sizeof(*link));
     if (link == NULL)
         return -ENOMEM;
-    lki_list_init(&link->unwatched);
     int r = lkd_processes_get(&daemon->processes, info, &link->process);
     if (r < 0) {
         link_free(link);
@@ -172,19 +166,6 @@ void lkd_link_accept(struct lkd_daemon *daemon, int socket_fd)
     lkd_daemon_settle(daemon);
 }
 
-static void watch(struct lkd_link *link)
-{
-    lki_list_remove(&link->unwatched);
-    lkd_watched_start(link->process);
-}
-
-static void on_watch_later(uv_timer_t *timer)
-{
-    struct lkd_daemon *daemon = timer->data;
-    LKI_LIST_FOREACH_SAFE (node, &daemon->unwatched)
-        watch(LKI_LIST_ENTRY(node, struct lkd_link, unwatched));
-}
-
 void lkd_link_introduce(struct lkd_daemon *daemon, uint64_t session)
 {
     struct lkd_link *link = find(daemon, session);
@@ -195,9 +176,7 @@ void lkd_link_introduce(struct lkd_daemon *daemon, uint64_t session)
     lkd_proc_command(link->pid, command, sizeof(command));
     if (command[0] != '\0')
         lkd_core_session_renamed(daemon->core, session, command);
-    lki_list_append(&daemon->unwatched, &link->unwatched);
-    if (!uv_is_active((uv_handle_t *)&daemon->watch_later))
-        (void)uv_timer_start(&daemon->watch_later, on_watch_later, WATCHED_AFTER_MS, 0);
+    lkd_watched_start(link->process);
 }
 
 struct lkd_connection *lkd_link_connection(struct lkd_daemon *daemon, uint64_t session)

@@ -20,10 +20,9 @@ bool lkd_link_make_room(struct lkd_daemon *daemon);
  */
 void lkd_link_accept(struct lkd_daemon *daemon, int socket_fd);
 
-/* With the session's first request: asks for the name of its process, and has it watched about 1 ms
- * later. The name before the answer, since whoever crashes at the start is gone soon after it, and
- * people want to know who it was. The watch behind it, since the client waits, and before it has an
- * attachment its end leaves nothing behind. Does nothing the second time. */
+/* With the session's first request: asks for the name of its process, and watches it. Before the
+ * answer, since whoever crashes at the start is gone soon after it; not on accepting, since before it
+ * has an attachment its end leaves nothing behind. Does nothing the second time. */
 void lkd_link_introduce(struct lkd_daemon *daemon, uint64_t session);
 
 /* The connection of a session, or NULL. */

@@ -177,9 +177,6 @@ static int make_handles(struct lkd_daemon *daemon)
     (void)uv_idle_init(&daemon->loop, &daemon->worker);
     (void)uv_timer_init(&daemon->loop, &daemon->idle_exit);
     (void)uv_timer_init(&daemon->loop, &daemon->listener_pause);
-    (void)uv_timer_init(&daemon->loop, &daemon->watch_later);
-    daemon->watch_later.data = daemon;
-    lki_list_init(&daemon->unwatched);
     daemon->worker.data = daemon;
     daemon->idle_exit.data = daemon;
     daemon->listener_pause.data = daemon;
@@ -250,7 +247,6 @@ static void close_handles(struct lkd_daemon *daemon)
     uv_close((uv_handle_t *)&daemon->worker, NULL);
     uv_close((uv_handle_t *)&daemon->idle_exit, NULL);
     uv_close((uv_handle_t *)&daemon->listener_pause, NULL);
-    uv_close((uv_handle_t *)&daemon->watch_later, NULL);
     for (size_t i = 0; i < LKI_ARRAY_LENGTH(stop_signals); i++)
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
     lkd_unread_close(daemon);
