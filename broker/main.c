@@ -13,9 +13,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "broker/core/ledger.h"
 #include "broker/io/daemon.h"
 #include "broker/io/instance.h"
 #include "broker/io/log.h"
+#include "broker/keeper/keeper.h"
 #include "broker/options.h"
 #include "common/fd.h"
 #include "common/place.h"
@@ -90,63 +92,97 @@ static void clean_process(void)
     }
 }
 
-static int serve(struct lkd_instance *instance, const struct lkd_options *options)
+/* What every worker needs, besides its start. */
+struct service {
+    struct lkd_instance instance;
+    struct lkd_options options;
+};
+
+/* From here on nobody finds us, and a successor may take the path. */
+static void give_up_path(struct lkd_instance *instance, const struct lkd_worker_start *start)
 {
+    struct lkd_ledger_header *header = start->ledger;
+    /* Before the descriptors get other meanings: the keeper has their numbers, too. */
+    atomic_store_explicit(&header->closed, 1, memory_order_seq_cst);
+    lkd_instance_close(instance);
+}
+
+static int work(const struct lkd_worker_start *start, void *user)
+{
+    struct service *service = user;
+    const struct lkd_ledger_header *header = start->ledger;
     const struct lkd_daemon_options daemon_options = {
-        .peer_pidfd = options->no_peerpidfd ? LKD_PEER_PIDFD_FALLBACK : LKD_PEER_PIDFD_BEST,
-        .idle_exit_ms = options->idle_exit_s * 1000,
-        .ready_fd = options->ready_fd,
-        .limits = options->limits,
+        .start = start,
+        .peer_pidfd = service->options.no_peerpidfd ? LKD_PEER_PIDFD_FALLBACK : LKD_PEER_PIDFD_BEST,
+        .idle_exit_ms = service->options.idle_exit_s * 1000,
+        /* a successor's is closed */
+        .ready_fd = atomic_load_explicit(&header->serving, memory_order_relaxed)
+                        ? -1
+                        : service->options.ready_fd,
+        .limits = service->options.limits,
     };
     static struct lkd_daemon daemon; /* some hundred KiB */
-    int r = lkd_daemon_init(&daemon, instance, &daemon_options);
+    int r = lkd_daemon_init(&daemon, &service->instance, &daemon_options);
     if (r < 0) {
         lkd_log_line(LKD_LOG_ERROR, "cannot start: %s", uv_strerror(r));
+        if (atomic_load_explicit(&header->serving, memory_order_relaxed))
+            _exit(EX_OSERR); /* what was taken over is for the next one to find */
     } else {
-        lkd_log_line(LKD_LOG_INFO, "listens at %s", instance->path);
+        lkd_log_line(LKD_LOG_INFO, "listens at %s", service->instance.path);
         lkd_daemon_run(&daemon);
     }
-    /* From here on nobody finds us, and a successor may take the path. */
-    lkd_instance_close(instance);
+    give_up_path(&service->instance, start);
     if (!lkd_daemon_deinit(&daemon))
         _exit(r < 0 ? EX_OSERR : 0); /* exit(3) would wait for the helper that hangs */
     return r < 0 ? EX_OSERR : 0;
 }
 
+static int serve(struct service *service)
+{
+    struct lkd_instance *instance = &service->instance;
+    const int kept[] = {instance->directory_fd, instance->lock_fd, instance->listen_fd};
+    bool closed;
+    int exit_code = lkd_keeper_run(&service->options.limits, kept, sizeof(kept) / sizeof(kept[0]),
+                                   work, service, &closed);
+    if (!closed) /* the last worker was killed, or none began */
+        lkd_instance_close(instance);
+    return exit_code;
+}
+
 int main(int argc, char **argv)
 {
-    struct lkd_options options;
+    static struct service service;
+    struct lkd_options *options = &service.options;
     struct lki_place place;
-    struct lkd_instance instance;
     struct lkd_instance_problem problem;
     int exit_code = EX_OSERR;
 
-    if (!lkd_options_parse(argc, argv, &options, &exit_code))
+    if (!lkd_options_parse(argc, argv, options, &exit_code))
         return exit_code;
-    lkd_log_start(options.log_level);
+    lkd_log_start(options->log_level);
     clean_process();
-    if (choose_place(&options, &place, &exit_code) < 0)
+    if (choose_place(options, &place, &exit_code) < 0)
         return exit_code;
-    if (options.autostarted) {
-        int r = detach(place.path, options.ready_fd);
-        lkd_log_start(options.log_level);
+    if (options->autostarted) {
+        int r = detach(place.path, options->ready_fd);
+        lkd_log_start(options->log_level);
         if (r < 0) {
             lkd_log_line(LKD_LOG_ERROR, "cannot detach: %s", strerror(-r));
             return EX_OSERR;
         }
     }
-    if (options.ready_fd >= 0 && fcntl(options.ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
-        lkd_log_line(LKD_LOG_ERROR, "--ready-fd %d: %s", options.ready_fd, strerror(errno));
+    if (options->ready_fd >= 0 && fcntl(options->ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
+        lkd_log_line(LKD_LOG_ERROR, "--ready-fd %d: %s", options->ready_fd, strerror(errno));
         return EX_USAGE;
     }
     time_t now_s = time(NULL);
-    int r = lkd_instance_open(&instance, place.path, options.mode, now_s > 0 ? (uint64_t)now_s : 0,
-                              &problem);
+    int r = lkd_instance_open(&service.instance, place.path, options->mode,
+                              now_s > 0 ? (uint64_t)now_s : 0, &problem);
     if (r < 0) {
         lkd_log_line(LKD_LOG_ERROR, "%s", problem.text);
         return problem.exit_code;
     }
-    if (options.autostarted && chdir("/") < 0)
+    if (options->autostarted && chdir("/") < 0)
         lkd_log_line(LKD_LOG_WARNING, "cannot leave the working directory: %s", strerror(errno));
-    return serve(&instance, &options);
+    return serve(&service);
 }

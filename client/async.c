@@ -114,6 +114,35 @@ void lki_async_deinit(struct lk_session *session)
     session->event_fd = lki_close(session->event_fd);
 }
 
+/* --- The request --- */
+
+static struct lki_message request_for(const struct lk_lock *lock, uint32_t mode,
+                                      uint64_t deadline_ns)
+{
+    return (struct lki_message){
+        .type = LKI_REQUEST_ACQUIRE,
+        .as.acquire = {.segment = lock->segment->number,
+                       .lock = lock->index,
+                       .mode = mode & ~(uint32_t)LK_TO_EXIT,
+                       .to_exit = (mode & LK_TO_EXIT) != 0,
+                       .asynchronous = true,
+                       .deadline_ns = deadline_ns},
+    };
+}
+
+int lki_async_repeat(struct lk_session *session)
+{
+    int r = 0;
+    LKI_LIST_FOREACH_SAFE (node, &session->pending) {
+        struct lki_async *async = LKI_LIST_ENTRY(node, struct lki_async, node);
+        struct lki_message request = request_for(lock_of(async), async->mode, async->deadline_ns);
+        request.id = async->request;
+        if (r == 0)
+            r = lki_transport_repeat(&session->transport, &request, -1);
+    }
+    return r;
+}
+
 /* --- The public calls --- */
 
 static int check_acquire(struct lk_lock *lock, enum lk_mode mode, lk_acquired_fn acquired)
@@ -142,15 +171,8 @@ int lk_lock_acquire_async(struct lk_lock *lock, enum lk_mode mode, uint64_t time
     if (r < 0)
         return r;
     struct lk_session *session = lock->segment->session;
-    struct lki_message request = {
-        .type = LKI_REQUEST_ACQUIRE,
-        .as.acquire = {.segment = lock->segment->number,
-                       .lock = lock->index,
-                       .mode = (uint32_t)mode & ~(uint32_t)LK_TO_EXIT,
-                       .to_exit = ((uint32_t)mode & LK_TO_EXIT) != 0,
-                       .asynchronous = true,
-                       .deadline_ns = lki_brokered_deadline(timeout_ns)},
-    };
+    uint64_t deadline_ns = lki_brokered_deadline(timeout_ns);
+    struct lki_message request = request_for(lock, (uint32_t)mode, deadline_ns);
     r = session->refused ? session->refused : lki_transport_send(&session->transport, &request, -1);
     if (r < 0) {
         char label[LKI_LABEL_BYTES];
@@ -161,6 +183,7 @@ int lk_lock_acquire_async(struct lk_lock *lock, enum lk_mode mode, uint64_t time
     async->request = request.id;
     async->answered = false;
     async->mode = (uint32_t)mode;
+    async->deadline_ns = deadline_ns;
     async->acquired = acquired;
     async->user = user;
     lki_list_append(&session->pending, &async->node);

@@ -184,8 +184,22 @@ static int note_refused_hello(struct lk_session *session, const struct lki_messa
     return session->refused;
 }
 
+/* Another worker goes on: what was not answered is repeated, in the order of its ids. Those that
+ * wait for long were sent before the request at hand, which is NULL where there is none. */
+static int resume(struct lk_session *session, const struct lki_message *request, int fd)
+{
+    int r = lki_transport_resume(&session->transport);
+    if (r == 0)
+        r = lki_async_repeat(session);
+    if (r == 0 && request)
+        r = lki_transport_repeat(&session->transport, request, fd);
+    return r;
+}
+
 int lki_session_unasked(struct lk_session *session, const struct lki_message *message)
 {
+    if (message->type == LKI_REPLY_RESUMED)
+        return resume(session, NULL, -1);
     if (message->id <= LKI_HELLO_ID && message->type == LKI_REPLY_RESULT)
         return note_refused_hello(session, message);
     lki_async_answer(session, message);
@@ -193,8 +207,8 @@ int lki_session_unasked(struct lk_session *session, const struct lki_message *me
 }
 
 /* Receives until the reply is there. Not sent: takes what lies there, for the reason may. */
-static int await_reply(struct lk_session *session, const struct lki_message *request, bool sent,
-                       uint64_t deadline_ns, struct lki_record *out_reply)
+static int await_reply(struct lk_session *session, const struct lki_message *request, int fd,
+                       bool sent, uint64_t deadline_ns, struct lki_record *out_reply)
 {
     for (;;) {
         int r = lki_transport_receive(&session->transport, sent ? deadline_ns : 0, out_reply);
@@ -204,7 +218,8 @@ static int await_reply(struct lk_session *session, const struct lki_message *req
         if (sent && message->id == request->id)
             return r;
         lki_record_deinit(out_reply);
-        r = lki_session_unasked(session, message);
+        r = message->type == LKI_REPLY_RESUMED ? resume(session, sent ? request : NULL, fd)
+                                               : lki_session_unasked(session, message);
         if (r < 0)
             return r;
     }
@@ -217,7 +232,7 @@ static int call_once(struct lk_session *session, struct lki_message *request, in
     if (r < 0 && r != -ECONNRESET)
         return r;
     /* When the broker closed the connection, its reason may still lie in our buffer. */
-    return await_reply(session, request, r == 0, deadline_ns, out_reply);
+    return await_reply(session, request, fd, r == 0, deadline_ns, out_reply);
 }
 
 int lki_session_ask(struct lk_session *session, struct lki_message *request, uint64_t deadline_ns,
@@ -227,7 +242,7 @@ int lki_session_ask(struct lk_session *session, struct lki_message *request, uin
         return session->refused;
     if (!lki_transport_send_hint(&session->transport, request))
         return -ETIMEDOUT;
-    return await_reply(session, request, true, deadline_ns, out_reply);
+    return await_reply(session, request, -1, true, deadline_ns, out_reply);
 }
 
 /* A broker that nobody used may end between our connecting and our first request; then nothing of

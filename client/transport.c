@@ -30,18 +30,19 @@ void lki_transport_deinit(struct lki_transport *transport)
     transport->inbox = NULL;
 }
 
+static const struct lki_message hello = {
+    .type = LKI_REQUEST_HELLO,
+    .id = LKI_HELLO_ID,
+    .as.hello = {.protocol_major = LKI_PROTOCOL_MAJOR,
+                 .protocol_minor = LKI_PROTOCOL_MINOR,
+                 .layout_major = LKI_LAYOUT_MAJOR},
+};
+
 /* The hello goes with the first request: one flight, one wake of the broker. Nobody waits for its
  * answer: only a refusal has one. */
 static int send_first(struct lki_transport *transport, struct lki_message *request, int fd,
                       enum lki_channel_flags flags)
 {
-    const struct lki_message hello = {
-        .type = LKI_REQUEST_HELLO,
-        .id = LKI_HELLO_ID,
-        .as.hello = {.protocol_major = LKI_PROTOCOL_MAJOR,
-                     .protocol_minor = LKI_PROTOCOL_MINOR,
-                     .layout_major = LKI_LAYOUT_MAJOR},
-    };
     int r =
         lki_channel_send_both(transport->socket_fd, &hello, request, &fd, fd >= 0 ? 1 : 0, flags);
     if (r < 0)
@@ -60,6 +61,22 @@ int lki_transport_send(struct lki_transport *transport, struct lki_message *requ
         return send_first(transport, request, fd, LKI_CHANNEL_WAIT);
     int r = lki_channel_send(transport->socket_fd, request, &fd, fd >= 0 ? 1 : 0, LKI_CHANNEL_WAIT);
     return r; /* lost is for receiving to find out: the reason may still lie in our buffer */
+}
+
+int lki_transport_repeat(struct lki_transport *transport, const struct lki_message *request, int fd)
+{
+    return transport->lost ? -ECONNRESET
+                           : lki_channel_send(transport->socket_fd, request, &fd, fd >= 0 ? 1 : 0,
+                                              LKI_CHANNEL_WAIT);
+}
+
+int lki_transport_resume(struct lki_transport *transport)
+{
+    const struct lki_message resume = {.type = LKI_REQUEST_RESUME};
+    int r = lki_transport_repeat(transport, &resume, -1);
+    if (r == 0 && transport->greeted && !transport->heard)
+        r = lki_transport_repeat(transport, &hello, -1);
+    return r;
 }
 
 bool lki_transport_send_hint(struct lki_transport *transport, struct lki_message *request)
@@ -121,7 +138,7 @@ int lki_transport_receive(struct lki_transport *transport, uint64_t deadline_ns,
             return r;
     }
     int r = receive_once(transport, flags, out_record);
-    if (r > 0 || r == -EMFILE)
+    if ((r > 0 || r == -EMFILE) && out_record->message.type != LKI_REPLY_RESUMED)
         transport->heard = true;
     if (r > 0)
         return 0;

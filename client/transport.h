@@ -18,7 +18,7 @@ struct lki_transport {
     int socket_fd; /* -1: none */
     bool lost;     /* the connection has ended or broke the rules; the socket stays until deinit */
     bool greeted;  /* the hello has been sent */
-    bool heard;    /* something has been received */
+    bool heard;    /* something was answered */
     uint64_t last_id;
     struct lki_inbox *inbox; /* made with the first receive */
 };
@@ -41,6 +41,15 @@ void lki_transport_deinit(struct lki_transport *transport);
  * the connection was lost before), -EMSGSIZE, -EBADF, -ETOOMANYREFS, -ENOBUFS, -ENOMEM: nothing was
  * sent. */
 int lki_transport_send(struct lki_transport *transport, struct lki_message *request, int fd);
+
+/* Another worker of the broker goes on, and what was not answered has to be sent again, with its old
+ * id: this says that it follows, and repeats the hello if nothing was ever answered. Returns 0 or as
+ * lki_transport_send(). */
+int lki_transport_resume(struct lki_transport *transport);
+
+/* Sends a request again. Returns as lki_transport_send(). */
+int lki_transport_repeat(struct lki_transport *transport, const struct lki_message *request,
+                         int fd);
 
 /* Sends a request if that is possible at once, and forgets it otherwise, which is what false means.
  * Never blocks, never fails: for paths that wake and release. */

@@ -85,6 +85,13 @@ int lki_area_format(void *base, const struct lki_area_config *config, struct lki
     return 0;
 }
 
+void lki_area_restore(void *base, uint32_t locks, uint32_t attachments_max, uint64_t patience_ns,
+                      struct lki_area *out_area)
+{
+    struct offsets at = offsets_for(locks, attachments_max);
+    view_at(base, &at, locks, attachments_max, patience_ns, out_area);
+}
+
 int lki_area_view(void *base, uint64_t mapped_bytes, struct lki_area *out_area)
 {
     if (mapped_bytes < sizeof(struct lki_header))

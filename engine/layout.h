@@ -160,6 +160,11 @@ uint64_t lki_area_bytes(uint32_t locks, uint32_t attachments_max);
  * Returns 0; -EINVAL when a count is out of bounds or the sequence is odd. */
 int lki_area_format(void *base, const struct lki_area_config *config, struct lki_area *out_area);
 
+/* A view of what lki_area_format() laid out with these counts, whatever its header says by now. The
+ * broker only, which remembers them. */
+void lki_area_restore(void *base, uint32_t locks, uint32_t attachments_max, uint64_t patience_ns,
+                      struct lki_area *out_area);
+
 /* Checks a mapping of mapped_bytes made by somebody else and fills *out_area.
  * Returns 0; -EPROTO when it is not a control area, of another major version, or inconsistent. */
 int lki_area_view(void *base, uint64_t mapped_bytes, struct lki_area *out_area);

@@ -5,6 +5,7 @@
 
 #include "common/assert.h"
 #include "engine/fence.h"
+#include "engine/resume.h"
 #include "engine/scan.h"
 #include "engine/step.h"
 
@@ -146,17 +147,6 @@ static void free_dead_word(struct lki_repair *repair, uint32_t lock, const struc
     }
 }
 
-static void wake_everybody(const struct lki_area *area, lki_wake_fn wake, void *user)
-{
-    uint32_t used = lki_area_slots_used(area);
-    for (uint32_t slot = 1; slot <= used; slot++) {
-        LKI_STEP("repair_scan");
-        /* [wait-word] seq_cst: whoever publishes later finds the words as we left them */
-        if (atomic_load_explicit(&area->attachments[slot].wait, memory_order_seq_cst))
-            lki_wake_slot(area, slot, wake, user);
-    }
-}
-
 bool lki_repair_step(struct lki_repair *repair, const struct lki_death *death, uint32_t locks_max,
                      lki_wake_fn wake, void *user)
 {
@@ -178,7 +168,7 @@ bool lki_repair_step(struct lki_repair *repair, const struct lki_death *death, u
         death->cause == LKI_CAUSE_CLOSED && attachment &&
         !(atomic_load_explicit(&attachment->flags, memory_order_relaxed) & LKI_ATTACHMENT_OWING);
     if (!owes_nothing)
-        wake_everybody(area, wake, user);
+        lki_wake_waiters(area, wake, user);
     uint32_t id = repair->id;
     if (attachment)
         /* release: the slot is given again only after all of the above */

@@ -96,13 +96,18 @@ int lki_party_cell(const struct lki_party *party, uint32_t lock)
 
 bool lki_turn_enter_shared(struct lki_party *party, uint32_t lock, uint32_t *out_word)
 {
-    struct lki_lock_hot *hot = &party->area->hot[lock];
     unsigned cell = (unsigned)__builtin_ctz(~party->cells_used);
 
     LKI_STEP("enter_cell");
     /* [cell-word] seq_cst exchange, then the seq_cst load: see lki_fast_take_shared() */
     atomic_exchange_explicit(&party->self->cells[cell], lock + 1, memory_order_seq_cst);
     party->cells_used |= UINT32_C(1) << cell;
+    return lki_turn_stay_shared(party, lock, cell, out_word);
+}
+
+bool lki_turn_stay_shared(struct lki_party *party, uint32_t lock, unsigned cell, uint32_t *out_word)
+{
+    struct lki_lock_hot *hot = &party->area->hot[lock];
     uint32_t word = load_word(hot);
     while (lki_word_id(word) == 0) {
         if (word & LKI_READ || cas_word(hot, &word, word | LKI_READ)) {

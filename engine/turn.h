@@ -32,6 +32,10 @@ void lki_turn_pass_on(struct lki_party *party, uint32_t lock);
  * cell must be free. */
 bool lki_turn_enter_shared(struct lki_party *party, uint32_t lock, uint32_t *out_word);
 
+/* The second half of it, for a cell that names the lock already. False: the cell is empty again. */
+bool lki_turn_stay_shared(struct lki_party *party, uint32_t lock, unsigned cell,
+                          uint32_t *out_word);
+
 /* The cell in which this party holds the lock shared, or -1. */
 int lki_party_cell(const struct lki_party *party, uint32_t lock);
 

@@ -42,6 +42,8 @@ const char *lki_message_type_name(enum lki_message_type type)
         return "goodbye";
     case LKI_REQUEST_DEADLOCK_CHECK:
         return "deadlock_check";
+    case LKI_REQUEST_RESUME:
+        return "resume";
     case LKI_REPLY_RESULT:
         return "result";
     case LKI_REPLY_OPENED:
@@ -52,6 +54,8 @@ const char *lki_message_type_name(enum lki_message_type type)
         return "holder_is";
     case LKI_REPLY_LIST_PAGE:
         return "list_page";
+    case LKI_REPLY_RESUMED:
+        return "resumed";
     }
     return "unknown";
 }

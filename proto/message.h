@@ -12,7 +12,7 @@
 #include "proto/status.h"
 
 #define LKI_PROTOCOL_MAJOR 1
-#define LKI_PROTOCOL_MINOR 1 /* 1: DEADLOCK_CHECK, and the listing GRAPH */
+#define LKI_PROTOCOL_MINOR 2 /* 1: DEADLOCK_CHECK, and the listing GRAPH; 2: RESUMED and RESUME */
 
 struct lki_bytes {
     const uint8_t *data;
@@ -41,12 +41,14 @@ enum lki_message_type {
     LKI_REQUEST_LIST = 16,    /* -> LIST_PAGE */
     LKI_REQUEST_GOODBYE = 17, /* -> RESULT, when everything is cleaned up; then the broker closes */
     LKI_REQUEST_DEADLOCK_CHECK = 18, /* -> RESULT: OK, or DEADLOCK: the published wait never ends */
+    LKI_REQUEST_RESUME = 19,  /* one-way: the answer to RESUMED; what was not answered comes again */
     /* Replies, broker to client; `id` is that of the request. */
     LKI_REPLY_RESULT = 32,
     LKI_REPLY_OPENED = 33,
     LKI_REPLY_GRANTED = 34,
     LKI_REPLY_HOLDER_IS = 35,
     LKI_REPLY_LIST_PAGE = 36,
+    LKI_REPLY_RESUMED = 37, /* unasked, id 0: another worker goes on; send RESUME and repeat */
 };
 
 struct lki_hello {

@@ -146,6 +146,8 @@ void lki_wire_take(const Lockkeeper__Wire__Envelope *envelope, enum lki_message_
         take_list_page(envelope->list_page, entries, &out->as.list_page);
         break;
     case LKI_REQUEST_GOODBYE:
+    case LKI_REQUEST_RESUME:
+    case LKI_REPLY_RESUMED:
     case LKI_MESSAGE_NONE:
         break; /* no fields */
     }
@@ -213,6 +215,14 @@ bool lki_wire_put(const struct lki_message *message, struct lki_wire_parts *part
     case LKI_REQUEST_GOODBYE:
         envelope->goodbye = &parts->message.goodbye;
         lockkeeper__wire__goodbye__init(envelope->goodbye);
+        return true;
+    case LKI_REQUEST_RESUME:
+        envelope->resume = &parts->message.resume;
+        lockkeeper__wire__resume__init(envelope->resume);
+        return true;
+    case LKI_REPLY_RESUMED:
+        envelope->resumed = &parts->message.resumed;
+        lockkeeper__wire__resumed__init(envelope->resumed);
         return true;
     case LKI_REPLY_RESULT:
         envelope->result = put_result(&message->as.result, &parts->message.result);

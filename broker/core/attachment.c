@@ -76,6 +76,37 @@ void lkd_attachment_free(struct lkd_core *core, struct lkd_attachment *attachmen
     free(attachment);
 }
 
+/* Its record: a successor finds it. The control area knows it already; nobody else does. */
+static void record(struct lkd_core *core, struct lkd_attachment *attachment)
+{
+    struct lkd_attachment_record *record = lkd_ledger_take_attachment(&core->ledger);
+    LKI_ASSERT(record); /* as many as the quota admits */
+    record->slot = attachment->slot;
+    record->id = attachment->id;
+    record->session = attachment->session->number;
+    record->segment = attachment->segment->number;
+    record->flags = (attachment->brokered ? LKD_ATTACHMENT_BROKERED : 0) |
+                    (attachment->read_only ? LKD_ATTACHMENT_READ_ONLY : 0) |
+                    (attachment->creator ? LKD_ATTACHMENT_CREATOR : 0) |
+                    (attachment->main != attachment ? LKD_ATTACHMENT_EXTRA : 0);
+    record->opened_ns = attachment->opened_ns;
+    /* relaxed: the state vouches for it */
+    atomic_store_explicit(&record->stage, LKD_ACQUIRE_NONE, memory_order_relaxed);
+    lkd_record_enter(&record->state, LKD_RECORD_LIVE);
+    attachment->record = record;
+}
+
+/* Makes a party for it, and lets the session have it. */
+static void settle_in(struct lkd_attachment *attachment)
+{
+    struct lkd_segment *segment = attachment->segment;
+    bool fits = lki_party_init(&attachment->party, &segment->area, attachment->id,
+                               lkd_attachment_wake, segment);
+    LKI_ASSERT(fits);
+    lki_list_append(&attachment->session->attachments, &attachment->of_session);
+    lkd_charge(segment->core, attachment->session, LKD_ATTACHMENTS, 1);
+}
+
 /* Takes the slot and makes it live in the control area. */
 static bool occupy(struct lkd_attachment *attachment)
 {
@@ -86,11 +117,8 @@ static bool occupy(struct lkd_attachment *attachment)
     attachment->slot = slot;
     attachment->id = lki_attachment_open(&segment->area, slot, segment->slots[slot].generation,
                                          attachment->brokered ? LKI_ATTACHMENT_BROKERED : 0);
-    bool fits = lki_party_init(&attachment->party, &segment->area, attachment->id,
-                               lkd_attachment_wake, segment);
-    LKI_ASSERT(fits);
-    lki_list_append(&attachment->session->attachments, &attachment->of_session);
-    lkd_charge(segment->core, attachment->session, LKD_ATTACHMENTS, 1);
+    record(segment->core, attachment);
+    settle_in(attachment);
     return true;
 }
 
@@ -116,23 +144,6 @@ struct lkd_attachment *lkd_attachment_open(struct lkd_core *core, struct lkd_ses
     return attachment;
 }
 
-struct lkd_attachment *lkd_attachment_open_extra(struct lkd_core *core, struct lkd_attachment *main,
-                                                 uint64_t now_ns)
-{
-    struct lkd_attachment *extra = attachment_new(core, main->session, main->segment, true, now_ns);
-    if (!extra)
-        return NULL;
-    if (!occupy(extra)) {
-        lkd_attachment_free(core, extra);
-        return NULL;
-    }
-    extra->main = main;
-    extra->parts = 0;
-    main->parts++;
-    lki_list_append(&main->extras, &extra->of_main);
-    return extra;
-}
-
 /* The only writer of the state. */
 static void enter(struct lkd_attachment *attachment, enum lkd_attachment_state state)
 {
@@ -150,17 +161,90 @@ static void enter(struct lkd_attachment *attachment, enum lkd_attachment_state s
     attachment->state = state;
 }
 
-static void begin_end(struct lkd_core *core, struct lkd_attachment *attachment,
-                      enum lki_cause cause, uint64_t now_ns)
+static void begin_repair(struct lkd_attachment *attachment, enum lki_cause cause, uint64_t ended_ns)
 {
-    lkd_wait_drop(core, attachment, now_ns);
     enter(attachment, LKD_ATTACHMENT_REPAIRING);
     attachment->cause = cause;
-    attachment->ended_ns = now_ns;
+    attachment->ended_ns = ended_ns;
+    attachment->record->cause = cause;
+    attachment->record->ended_ns = ended_ns;
+    lkd_record_enter(&attachment->record->state, LKD_RECORD_ENDING);
     /* A client may have written over the id, which would hide the cells of the dead from its repair
      * and leave writers waiting for a reader that is gone. */
     lkd_fact_restore_id(&attachment->segment->area, attachment->slot, attachment->id);
     lki_repair_begin(&attachment->repair, &attachment->segment->area, attachment->id);
+}
+
+static void begin_end(struct lkd_core *core, struct lkd_attachment *attachment,
+                      enum lki_cause cause, uint64_t now_ns)
+{
+    lkd_wait_drop(core, attachment, now_ns);
+    begin_repair(attachment, cause, now_ns);
+}
+
+static void join_main(struct lkd_attachment *extra)
+{
+    extra->parts = 0;
+    extra->main->parts++;
+    lki_list_append(&extra->main->extras, &extra->of_main);
+}
+
+/* An earlier worker was at its repair, or about to be: from the beginning, which is the same. */
+static void resume_end(struct lkd_core *core, struct lkd_attachment *attachment)
+{
+    const struct lkd_attachment_record *record = attachment->record;
+    bool known = lkd_record_state(&record->state) == LKD_RECORD_ENDING;
+    /* Not known: the worker died between the end of its main and its own. */
+    begin_repair(attachment, known ? (enum lki_cause)record->cause : LKI_CAUSE_CLOSED,
+                 known ? record->ended_ns : attachment->opened_ns);
+    lkd_repair_queue_push(core, attachment);
+}
+
+struct lkd_attachment *lkd_attachment_open_extra(struct lkd_core *core, struct lkd_attachment *main,
+                                                 uint64_t now_ns)
+{
+    struct lkd_attachment *extra = attachment_new(core, main->session, main->segment, true, now_ns);
+    if (!extra)
+        return NULL;
+    extra->main = main;
+    if (!occupy(extra)) {
+        lkd_attachment_free(core, extra);
+        return NULL;
+    }
+    join_main(extra);
+    return extra;
+}
+
+struct lkd_attachment *lkd_attachment_adopt(struct lkd_core *core, struct lkd_session *session,
+                                            struct lkd_segment *segment,
+                                            struct lkd_attachment_record *record)
+{
+    struct lkd_attachment *attachment = attachment_new(
+        core, session, segment, record->flags & LKD_ATTACHMENT_BROKERED, record->opened_ns);
+    if (!attachment || !lkd_segment_adopt_slot(segment, attachment, record->id))
+        return NULL; /* and the worker ends */
+    attachment->record = record;
+    attachment->read_only = record->flags & LKD_ATTACHMENT_READ_ONLY;
+    attachment->creator = record->flags & LKD_ATTACHMENT_CREATOR;
+    attachment->slot = record->slot;
+    attachment->id = record->id;
+    bool live = lkd_record_state(&record->state) == LKD_RECORD_LIVE;
+    if (record->flags & LKD_ATTACHMENT_EXTRA) {
+        struct lkd_attachment *main = lkd_attachment_find(core, session, segment->number);
+        if (main) {
+            attachment->main = main;
+            join_main(attachment);
+        } else {
+            live = false; /* its main has ended already, and so does it */
+        }
+    } else if (live && !enlist_main(core, attachment)) {
+        return NULL;
+    }
+    lkd_fact_restore_id(&segment->area, attachment->slot, attachment->id);
+    settle_in(attachment);
+    if (!live)
+        resume_end(core, attachment);
+    return attachment;
 }
 
 void lkd_attachment_end(struct lkd_core *core, struct lkd_attachment *attachment,
@@ -210,6 +294,8 @@ void lkd_attachment_repaired(struct lkd_core *core, struct lkd_attachment *attac
     struct lkd_attachment *main = attachment->main;
 
     enter(attachment, LKD_ATTACHMENT_ENDED);
+    lkd_ledger_give_attachment(&core->ledger, attachment->record);
+    attachment->record = NULL;
     lkd_segment_free_slot(segment, attachment->slot);
     lkd_uncharge(core, session, LKD_ATTACHMENTS, 1);
     lkd_effect_cancel(&attachment->wake);

@@ -25,6 +25,12 @@ struct lkd_attachment *lkd_attachment_open(struct lkd_core *core, struct lkd_ses
 struct lkd_attachment *lkd_attachment_open_extra(struct lkd_core *core, struct lkd_attachment *main,
                                                  uint64_t now_ns);
 
+/* Takes over what an earlier worker wrote in the record; mains before extras. One that was being
+ * repaired is repaired from the beginning. NULL: no memory. */
+struct lkd_attachment *lkd_attachment_adopt(struct lkd_core *core, struct lkd_session *session,
+                                            struct lkd_segment *segment,
+                                            struct lkd_attachment_record *record);
+
 /* Begins the end of a live main and all its extras, or of one extra. Waits were answered or
  * dropped before. */
 void lkd_attachment_end(struct lkd_core *core, struct lkd_attachment *attachment,

@@ -10,20 +10,39 @@
 #include "broker/core/session.h"
 #include "common/assert.h"
 #include "common/clock.h"
+#include "engine/resume.h"
 
 /* How long after the last look for a deadlock a waiter that steps looks again: with its long naps.
  */
 #define RECHECK_NS (200 * LKI_NS_PER_MS)
 
-static bool is_extra(const struct lkd_attachment *attachment)
+/* --- What a successor has to know --- */
+
+/* Before the first step: which request this attempt is for. */
+static void note_trying(struct lkd_attachment *place, const struct lki_message *message)
 {
-    return attachment->main != attachment;
+    const struct lki_acquire *acquire = &message->as.acquire;
+    struct lkd_attachment_record *record = place->record;
+    lkd_record_leave(&record->stage, LKD_ACQUIRE_NONE);
+    record->request = message->id;
+    record->lock = acquire->lock;
+    record->mode = (uint16_t)acquire->mode;
+    record->to_exit = acquire->to_exit;
+    record->deadline_ns = acquire->deadline_ns;
+    lkd_record_enter(&record->stage, LKD_ACQUIRE_TRYING);
 }
 
-/* While it drains the readers the word is the waiter's, but nothing is held yet. */
-static bool waits_for(const struct lkd_attachment *place, uint32_t lock)
+/* Held, before the client hears of it. */
+static void note_held(struct lkd_attachment *place)
 {
-    return place->waiting && place->wait.lock == lock;
+    place->record->granted_ns = place->granted_ns;
+    lkd_record_enter(&place->record->stage, LKD_ACQUIRE_HELD);
+}
+
+void lkd_wait_note_over(struct lkd_attachment *place, uint32_t lock)
+{
+    if (place->record->lock == lock) /* else it has acquired another since */
+        lkd_record_leave(&place->record->stage, LKD_ACQUIRE_NONE);
 }
 
 static void begin(struct lkd_attachment *attachment, uint64_t request)
@@ -34,7 +53,7 @@ static void begin(struct lkd_attachment *attachment, uint64_t request)
     attachment->checked_phase = LKI_WAIT_PHASE_ENDED;
     lki_list_append(&attachment->session->waits, &attachment->of_waits);
     lki_list_append(&attachment->segment->waits, &attachment->of_segment_waits);
-    if (is_extra(attachment))
+    if (lkd_is_extra(attachment))
         attachment->session->asynchronous_waits++;
 }
 
@@ -46,7 +65,7 @@ static void end(struct lkd_core *core, struct lkd_attachment *attachment)
     lki_list_remove(&attachment->of_segment_waits);
     lki_list_remove(&attachment->of_ready);
     lkd_deadlines_clear(&core->deadlines, &attachment->deadline);
-    if (is_extra(attachment))
+    if (lkd_is_extra(attachment))
         attachment->session->asynchronous_waits--;
 }
 
@@ -55,15 +74,31 @@ void lkd_wait_drop(struct lkd_core *core, struct lkd_attachment *attachment, uin
     (void)now_ns;
     if (!attachment->waiting)
         return;
+    uint32_t lock = attachment->wait.lock;
     end(core, attachment);
     lki_wait_give_up(&attachment->wait);
+    lkd_wait_note_over(attachment, lock);
 }
 
 /* Its acquire got nothing: a slot of its own is of no use any more. */
 static void retire(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t now_ns)
 {
-    if (is_extra(attachment))
+    if (lkd_is_extra(attachment))
         lkd_attachment_close_extra(core, attachment, now_ns);
+}
+
+static void say_granted(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t request,
+                        uint32_t lock, enum lki_status status)
+{
+    struct lkd_sending *sending =
+        lkd_reply(core, attachment->session, LKI_REPLY_GRANTED, request, 0);
+    if (!sending)
+        return; /* lost: its process will be told apart by its end; or it will ask again */
+    sending->message.as.granted = (struct lki_granted){
+        .status = status,
+        .attachment = attachment->id,
+        .token = lki_lock_sequence(&attachment->segment->area, lock),
+    };
 }
 
 static void grant(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t request,
@@ -73,18 +108,11 @@ static void grant(struct lkd_core *core, struct lkd_attachment *attachment, uint
     attachment->granted_lock = lock;
     attachment->granted_ns = now_ns;
     attachment->granted_to_exit = to_exit;
+    note_held(attachment);
     if (to_exit)
         lkd_fact_held_since(&attachment->segment->area, attachment->slot, now_ns);
     lkd_wait_recheck_session(core, attachment->session);
-    struct lkd_sending *sending =
-        lkd_reply(core, attachment->session, LKI_REPLY_GRANTED, request, 0);
-    if (!sending)
-        return; /* then the session is lost, and its process will be told apart by its end */
-    sending->message.as.granted = (struct lki_granted){
-        .status = status,
-        .attachment = attachment->id,
-        .token = lki_lock_sequence(&attachment->segment->area, lock),
-    };
+    say_granted(core, attachment, request, lock, status);
 }
 
 static void refuse_verdict(struct lkd_core *core, struct lkd_attachment *attachment,
@@ -149,6 +177,7 @@ static bool answer(struct lkd_core *core, struct lkd_attachment *attachment,
     case LKI_SLEEP:
         return false;
     }
+    lkd_wait_note_over(attachment, lock);
     retire(core, attachment, now_ns);
     return true;
 }
@@ -190,6 +219,7 @@ static void step(struct lkd_core *core, struct lkd_attachment *attachment, uint6
     struct lki_sleep sleep = {0};
     bool to_exit = wait->hold == LKI_HOLD_TO_EXIT;
     uint32_t lock = wait->lock;
+    lkd_work_on_segment(core, attachment->segment->number);
     enum lki_verdict verdict = lki_wait_step(wait, now_ns, &sleep);
 
     if (verdict == LKI_SLEEP) {
@@ -208,7 +238,7 @@ static void step(struct lkd_core *core, struct lkd_attachment *attachment, uint6
 static bool holds(const struct lkd_attachment *place, uint32_t lock)
 {
     const struct lki_area *area = &place->segment->area;
-    if ((lkd_fact_word(area, lock) & LKI_ID_MASK) == place->id && !waits_for(place, lock))
+    if ((lkd_fact_word(area, lock) & LKI_ID_MASK) == place->id && !lkd_waits_for(place, lock))
         return true;
     for (uint32_t cell = 0; cell < LKI_SHARED_HOLDS_MAX; cell++)
         if (lkd_fact_cell(area, place->slot, cell) == lock)
@@ -227,14 +257,14 @@ static enum involvement involvement_of(const struct lkd_attachment *main, uint32
 {
     if (holds(main, lock))
         return HOLDS;
-    if (waits_for(main, lock))
+    if (lkd_waits_for(main, lock))
         return WAITS;
     for (const struct lki_list *node = main->extras.next; node != &main->extras;
          node = node->next) {
         const struct lkd_attachment *extra = LKI_LIST_ENTRY(node, struct lkd_attachment, of_main);
         if (holds(extra, lock))
             return HOLDS;
-        if (waits_for(extra, lock))
+        if (lkd_waits_for(extra, lock))
             return WAITS;
     }
     return NOT_INVOLVED;
@@ -318,6 +348,37 @@ static struct lkd_attachment *open_extra(struct lkd_core *core, struct lkd_attac
     return extra;
 }
 
+/* This very request went on under another worker: it waits, or holds already. True: that is the
+ * answer. False: nothing came of it, or it was refused, and nobody was told: begin anew. */
+static bool is_known_acquire(struct lkd_core *core, struct lkd_attachment *main,
+                             const struct lki_message *message)
+{
+    struct lkd_attachment *place = main;
+    if (message->as.acquire.asynchronous) {
+        place = NULL;
+        LKI_LIST_FOREACH_SAFE (node, &main->extras) {
+            struct lkd_attachment *extra = LKI_LIST_ENTRY(node, struct lkd_attachment, of_main);
+            if (extra->record && extra->record->request == message->id)
+                place = extra;
+        }
+    }
+    if (!place || place->record->request != message->id)
+        return false;
+    uint32_t lock = place->record->lock;
+    switch ((enum lkd_acquire_stage)lkd_record_state(&place->record->stage)) {
+    case LKD_ACQUIRE_NONE:
+        return false;
+    case LKD_ACQUIRE_TRYING: /* its answer comes when the wait ends */
+        return true;
+    case LKD_ACQUIRE_HELD:
+        say_granted(core, place, message->id, lock,
+                    lkd_fact_word(&place->segment->area, lock) & LKI_DIED ? LKI_STATUS_OWNER_DIED
+                                                                          : LKI_STATUS_OK);
+        return true;
+    }
+    return false;
+}
+
 void lkd_wait_acquire(struct lkd_core *core, struct lkd_attachment *main,
                       const struct lki_message *message, uint64_t now_ns)
 {
@@ -327,14 +388,18 @@ void lkd_wait_acquire(struct lkd_core *core, struct lkd_attachment *main,
     uint32_t lock = acquire->lock;
     uint64_t request = message->id;
 
+    if (main->session->repeating && is_known_acquire(core, main, message))
+        return;
     if (!check_acquire(core, main, message))
         return;
     struct lkd_attachment *place =
         acquire->asynchronous ? open_extra(core, main, request, now_ns) : main;
     if (!place)
         return;
+    note_trying(place, message);
     enum lki_verdict verdict = lki_lock_try(&place->party, lock, mode, hold);
     if (verdict == LKI_BUSY && acquire->deadline_ns > 0 && !may_wait(core, place, request, lock)) {
+        lkd_wait_note_over(place, lock);
         retire(core, place, now_ns);
         return;
     }
@@ -427,86 +492,60 @@ void lkd_wait_drop_session(struct lkd_core *core, struct lkd_session *session, u
     }
 }
 
-/* The place that a request names: of this session and segment, driven by the broker, and live.
- * NULL: refused. */
-static struct lkd_attachment *find_place(struct lkd_core *core, struct lkd_attachment *main,
-                                         const struct lki_message *message)
-{
-    const struct lki_hold_ref *hold = &message->as.hold_ref;
-    struct lkd_session *session = main->session;
+/* --- Taken over --- */
 
-    if (hold->lock >= main->segment->locks) {
-        lkd_refuse(core, session, message->id, LKI_STATUS_OUT_OF_RANGE,
-                   "there is no lock %u: the segment has %u", hold->lock, main->segment->locks);
-        return NULL;
+static void adopt_attempt(struct lkd_core *core, struct lkd_attachment *place, uint64_t now_ns)
+{
+    const struct lkd_attachment_record *record = place->record;
+    enum lki_hold hold = record->to_exit ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
+    enum lki_verdict verdict =
+        lki_wait_resume(&place->wait, &place->party, record->lock, (enum lki_mode)record->mode,
+                        hold, now_ns, record->deadline_ns);
+    switch (verdict) {
+    case LKI_SLEEP:
+        begin(place, record->request);
+        lkd_wait_wake(core, place);
+        break;
+    case LKI_TAKEN:
+    case LKI_TAKEN_DIED:
+        grant(core, place, record->request, record->lock,
+              verdict == LKI_TAKEN ? LKI_STATUS_OK : LKI_STATUS_OWNER_DIED, record->to_exit,
+              now_ns);
+        break;
+    default: /* nothing is left of it */
+        lkd_wait_note_over(place, record->lock);
+        retire(core, place, now_ns);
+        break;
     }
-    struct lkd_attachment *place = lkd_segment_attachment(main->segment, hold->attachment);
-    if (!place || place->main != main || place->state != LKD_ATTACHMENT_LIVE) {
-        lkd_refuse(core, session, message->id, LKI_STATUS_NOT_HOLDER,
-                   "this session has no attachment %#x: that hold has ended, or is not its own",
-                   hold->attachment);
-        return NULL;
-    }
-    if (!place->brokered) {
-        lkd_refuse(core, session, message->id, LKI_STATUS_INVALID,
-                   "attachment %#x locks in shared memory by itself", hold->attachment);
-        return NULL;
-    }
-    return place;
 }
 
-static void answer_hold(struct lkd_core *core, struct lkd_attachment *place,
-                        const struct lki_message *message, bool held)
+static void adopt_hold(struct lkd_core *core, struct lkd_attachment *place, uint64_t now_ns)
 {
-    if (held) {
-        lkd_reply_result(core, place->session, message->id, LKI_STATUS_OK, 0);
+    const struct lkd_attachment_record *record = place->record;
+    if (!holds(place, record->lock)) { /* released, and the worker died before it wrote that down */
+        lkd_wait_note_over(place, record->lock);
+        retire(core, place, now_ns);
         return;
     }
-    char holder[LKD_HOLDER_TEXT_BYTES];
-    lkd_inquiry_describe(place->segment, message->as.hold_ref.lock, holder);
-    lkd_refuse(core, place->session, message->id, LKI_STATUS_NOT_HOLDER,
-               "this session does not hold lock %u%s; nothing was changed",
-               message->as.hold_ref.lock, holder);
+    place->granted = true;
+    place->granted_lock = record->lock;
+    place->granted_to_exit = record->to_exit;
+    place->granted_ns = record->granted_ns;
 }
 
-void lkd_wait_release(struct lkd_core *core, struct lkd_attachment *main,
-                      const struct lki_message *message, uint64_t now_ns)
+void lkd_wait_adopt(struct lkd_core *core, struct lkd_attachment *place, uint64_t now_ns)
 {
-    uint32_t lock = message->as.hold_ref.lock;
-    struct lkd_attachment *place = find_place(core, main, message);
-    if (!place)
+    if (!place->brokered || place->state != LKD_ATTACHMENT_LIVE || place->segment->quarantined)
         return;
-    bool held = !waits_for(place, lock) && lki_lock_release(&place->party, lock) == LKI_RELEASED;
-    answer_hold(core, place, message, held);
-    if (!held)
-        return;
-    place->granted = false;
-    if (is_extra(place))
-        lkd_attachment_close_extra(core, place, now_ns);
-}
-
-void lkd_wait_mark_consistent(struct lkd_core *core, struct lkd_attachment *main,
-                              const struct lki_message *message)
-{
-    uint32_t lock = message->as.hold_ref.lock;
-    struct lkd_attachment *place = find_place(core, main, message);
-    if (place)
-        answer_hold(core, place, message,
-                    !waits_for(place, lock) &&
-                        lki_lock_mark_consistent(&place->party, lock,
-                                                 place->granted_to_exit
-                                                     ? LKI_HOLD_TO_EXIT
-                                                     : LKI_HOLD_DATA) == LKI_TAKEN);
-}
-
-void lkd_wait_declare(struct lkd_core *core, struct lkd_attachment *main,
-                      const struct lki_message *message)
-{
-    const struct lki_hold_ref *hold = &message->as.hold_ref;
-    struct lkd_attachment *place = find_place(core, main, message);
-    if (place)
-        answer_hold(core, place, message,
-                    !waits_for(place, hold->lock) &&
-                        lki_lock_declare(&place->party, hold->lock, hold->offset,
-                                         hold->length_bytes) == LKI_TAKEN);
+    switch ((enum lkd_acquire_stage)lkd_record_state(&place->record->stage)) {
+    case LKD_ACQUIRE_NONE:
+        retire(core, place, now_ns);
+        break;
+    case LKD_ACQUIRE_TRYING:
+        adopt_attempt(core, place, now_ns);
+        break;
+    case LKD_ACQUIRE_HELD:
+        adopt_hold(core, place, now_ns);
+        break;
+    }
 }

@@ -6,17 +6,11 @@
 
 #include "broker/core/state.h"
 
-/* ACQUIRE, CANCEL, RELEASE, MARK_CONSISTENT, DECLARE, NUDGE. `main` is live. */
+/* ACQUIRE, CANCEL, NUDGE. `main` is live. */
 void lkd_wait_acquire(struct lkd_core *core, struct lkd_attachment *main,
                       const struct lki_message *message, uint64_t now_ns);
 void lkd_wait_cancel(struct lkd_core *core, struct lkd_session *session,
                      const struct lki_message *message, uint64_t now_ns);
-void lkd_wait_release(struct lkd_core *core, struct lkd_attachment *main,
-                      const struct lki_message *message, uint64_t now_ns);
-void lkd_wait_mark_consistent(struct lkd_core *core, struct lkd_attachment *main,
-                              const struct lki_message *message);
-void lkd_wait_declare(struct lkd_core *core, struct lkd_attachment *main,
-                      const struct lki_message *message);
 void lkd_wait_nudge(struct lkd_core *core, struct lkd_segment *segment);
 
 /* The session has taken one more lock: its waits are to be looked at for a deadlock again. */
@@ -30,6 +24,24 @@ void lkd_wait_due(struct lkd_core *core, uint64_t now_ns);
 
 /* Steps the waits that are ready, at most LKD_STEPS_MAX of them. */
 void lkd_wait_settle(struct lkd_core *core, uint64_t now_ns);
+
+/* Goes on with what an earlier worker did for this attachment. May free an extra. */
+void lkd_wait_adopt(struct lkd_core *core, struct lkd_attachment *place, uint64_t now_ns);
+
+/* After the last step for a successor to know: the attempt at the lock has come to nothing, or its
+ * hold has ended. */
+void lkd_wait_note_over(struct lkd_attachment *place, uint32_t lock);
+
+static inline bool lkd_is_extra(const struct lkd_attachment *attachment)
+{
+    return attachment->main != attachment;
+}
+
+/* While it drains the readers the word is the waiter's, but nothing is held yet. */
+static inline bool lkd_waits_for(const struct lkd_attachment *place, uint32_t lock)
+{
+    return place->waiting && place->wait.lock == lock;
+}
 
 /* Gives up the wait of an attachment that ends; nobody is told. None: does nothing. */
 void lkd_wait_drop(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t now_ns);

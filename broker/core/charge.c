@@ -84,6 +84,17 @@ void lkd_charge_segment(struct lkd_core *core, struct lkd_session *session,
                    lkd_charge_of_segment(&segment->spec, segment->locks, of_segments[i]));
 }
 
+void lkd_charge_adopted_segment(struct lkd_core *core, struct lkd_account *account,
+                                uint64_t session, struct lkd_segment *segment)
+{
+    struct lkd_session *payer = lkd_session_find(core, session);
+    segment->account = account;
+    segment->charged_session = session;
+    for (size_t i = 0; i < LKI_ARRAY_LENGTH(of_segments); i++)
+        lkd_quota_charge(&core->quota, account, payer ? &payer->usage : NULL, of_segments[i],
+                         lkd_charge_of_segment(&segment->spec, segment->locks, of_segments[i]));
+}
+
 void lkd_uncharge_segment(struct lkd_core *core, struct lkd_segment *segment)
 {
     struct lkd_session *session = lkd_session_find(core, segment->charged_session);

@@ -34,5 +34,9 @@ void lkd_charge_segment(struct lkd_core *core, struct lkd_session *session,
                         struct lkd_segment *segment);
 void lkd_uncharge_segment(struct lkd_core *core, struct lkd_segment *segment);
 
+/* The same for one that is taken over: what an earlier worker charged is charged again. */
+void lkd_charge_adopted_segment(struct lkd_core *core, struct lkd_account *account,
+                                uint64_t session, struct lkd_segment *segment);
+
 /* Walks everything that was charged and compares. */
 void lkd_charge_check(const struct lkd_core *core);

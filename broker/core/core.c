@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "broker/core/attachment.h"
+#include "broker/core/brokered_hold.h"
 #include "broker/core/brokered_wait.h"
 #include "broker/core/deadlock.h"
 #include "broker/core/inquiry.h"
@@ -27,6 +28,23 @@ int lkd_core_new(const struct lkd_core_config *config, struct lkd_core **out_cor
     if (!core)
         return -ENOMEM;
     core->config = *config;
+    int r = lkd_ledger_view(&core->ledger, config->ledger, &config->limits);
+    if (r < 0) {
+        free(core);
+        return r;
+    }
+    core->successor = r == 1;
+    if (core->successor) {
+        struct lkd_ledger_header *header = core->ledger.header;
+        /* relaxed: written by workers that have ended */
+        core->last_session = atomic_load_explicit(&header->last_session, memory_order_relaxed);
+        core->last_segment = atomic_load_explicit(&header->last_segment, memory_order_relaxed);
+        core->last_epoch_s = atomic_load_explicit(&header->last_epoch_s, memory_order_relaxed);
+        core->config.started_ns = header->started_ns;
+        atomic_fetch_add_explicit(&header->restarts, 1, memory_order_relaxed);
+    } else {
+        core->ledger.header->started_ns = config->started_ns;
+    }
     lkd_quota_init(&core->quota, &config->limits, config->broker_uid, config->hash_seed);
     lkd_effects_init(&core->effects);
     lkd_deadlock_init(core);
@@ -81,12 +99,22 @@ struct lkd_core *lkd_core_free(struct lkd_core *core)
     return NULL;
 }
 
+/* Whether an answer is due for a request that had its effect before, under another worker: what it
+ * wanted to end has ended. */
+static bool is_done_already(const struct lkd_session *session, const struct lki_message *message)
+{
+    return session->repeating &&
+           (message->type == LKI_REQUEST_DETACH || message->type == LKI_REQUEST_RELEASE);
+}
+
 /* The live attachment that the request names, or NULL after a refusal. */
 static struct lkd_attachment *attached(struct lkd_core *core, struct lkd_session *session,
                                        const struct lki_message *message, uint32_t segment)
 {
     struct lkd_attachment *main = lkd_attachment_find(core, session, segment);
-    if (!main)
+    if (!main && is_done_already(session, message))
+        lkd_reply_result(core, session, message->id, LKI_STATUS_OK, 0);
+    else if (!main)
         lkd_refuse(core, session, message->id, LKI_STATUS_STALE,
                    "this session has no segment %u open; open it again", segment);
     return main;
@@ -96,6 +124,7 @@ static struct lkd_attachment *attached(struct lkd_core *core, struct lkd_session
 static void apply_attached(struct lkd_core *core, struct lkd_attachment *main,
                            const struct lki_message *message, uint64_t now_ns)
 {
+    lkd_work_on_segment(core, main->segment->number);
     switch (message->type) {
     case LKI_REQUEST_PUBLISH:
         lkd_making_publish(core, main, message);
@@ -113,13 +142,13 @@ static void apply_attached(struct lkd_core *core, struct lkd_attachment *main,
         lkd_wait_acquire(core, main, message, now_ns);
         break;
     case LKI_REQUEST_RELEASE:
-        lkd_wait_release(core, main, message, now_ns);
+        lkd_hold_release(core, main, message, now_ns);
         break;
     case LKI_REQUEST_MARK_CONSISTENT:
-        lkd_wait_mark_consistent(core, main, message);
+        lkd_hold_mark_consistent(core, main, message);
         break;
     case LKI_REQUEST_DECLARE:
-        lkd_wait_declare(core, main, message);
+        lkd_hold_declare(core, main, message);
         break;
     case LKI_REQUEST_HOLDER:
         lkd_inquiry_holder(core, main, message, now_ns);
@@ -203,33 +232,56 @@ void lkd_core_apply(struct lkd_core *core, struct lkd_session *session,
     case LKI_REQUEST_HOLDER:
     case LKI_REQUEST_DEADLOCK_CHECK:
         main = attached(core, session, message, segment_of(message));
-        if (main)
+        if (main && main->segment->quarantined && message->type != LKI_REQUEST_DETACH)
+            lkd_refuse(core, session, message->id, LKI_STATUS_STALE,
+                       "the broker failed twice over this segment and does not look at it any "
+                       "more; remove it, and let it be created anew");
+        else if (main)
             apply_attached(core, main, message, now_ns);
         break;
     case LKI_REQUEST_HELLO:
-        lkd_session_break(core, session, "a second hello");
+        if (!session->repeating)
+            lkd_session_break(core, session, "a second hello");
         break;
+    case LKI_REQUEST_RESUME: /* accepts() has seen to it */
     case LKI_MESSAGE_NONE:
     case LKI_REPLY_RESULT:
     case LKI_REPLY_OPENED:
     case LKI_REPLY_GRANTED:
     case LKI_REPLY_HOLDER_IS:
     case LKI_REPLY_LIST_PAGE:
+    case LKI_REPLY_RESUMED:
         lkd_session_break(core, session, "what it sent is not a request");
         break;
     }
+}
+
+/* What came from a session that was taken over. Until its RESUME nothing is heard that would come
+ * again; behind it ids rise anew from the first that it repeats. False: nothing is to be done. */
+static bool hears(struct lkd_core *core, struct lkd_session *session,
+                  const struct lki_message *message)
+{
+    if (message->type == LKI_REQUEST_RESUME) {
+        lkd_session_resume(core, session);
+        return false;
+    }
+    if (session->resuming)
+        return message->type == LKI_REQUEST_ASK || message->type == LKI_REQUEST_NUDGE;
+    if (!session->requested || message->id > session->last_request)
+        return true;
+    if (!session->adopted) /* else it was told twice to repeat */
+        lkd_session_break(core, session, "its request ids do not rise");
+    return false;
 }
 
 /* Whether the session may speak now: HELLO comes first, and ids rise. */
 static bool accepts(struct lkd_core *core, struct lkd_session *session,
                     const struct lki_message *message)
 {
-    if (session->requested && message->id <= session->last_request) {
-        lkd_session_break(core, session, "its request ids do not rise");
+    if (!hears(core, session, message))
         return false;
-    }
-    session->requested = true;
-    session->last_request = message->id;
+    if (!session->resuming)
+        lkd_session_receive(session, message->id);
     switch (session->state) {
     case LKD_SESSION_GREETING:
         if (message->type == LKI_REQUEST_HELLO)
@@ -253,6 +305,7 @@ void lkd_core_message(struct lkd_core *core, uint64_t number, const struct lki_m
     struct lkd_session *session = lkd_session_find(core, number);
 
     lkd_effects_release(&core->effects);
+    lkd_work_on_session(core, number);
     if (session && accepts(core, session, message))
         lkd_core_apply(core, session, message, offer, now_ns);
     lkd_core_settle(core, now_ns);
@@ -263,6 +316,7 @@ void lkd_core_settle(struct lkd_core *core, uint64_t now_ns)
     lkd_session_settle(core, now_ns);
     lkd_wait_settle(core, now_ns);
     lkd_session_settle(core, now_ns); /* a grant that could not be sent breaks its session */
+    lkd_work_done(core);
 }
 
 void lkd_core_tick(struct lkd_core *core, uint64_t now_ns, uint32_t slice_locks)

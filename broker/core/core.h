@@ -36,6 +36,8 @@ struct lkd_core_config {
     uint64_t hash_seed;       /* random */
     const char *socket_path;  /* for listings; borrowed */
     struct lkd_limits limits; /* what all users share */
+    void *ledger;             /* lkd_ledger_bytes(&limits), zeroed or left by an earlier worker;
+                               * borrowed for the core's life */
 };
 
 /* Who is at the other end, as the kernel says. */
@@ -98,6 +100,8 @@ struct lkd_segment_made {
     int result; /* 0 or -errno: -ENOSPC, -ENOMEM, -EMFILE, -EBADF, -EACCES, ... */
     void
         *area_base; /* zeroed and writable, spec.area_bytes long; stays mapped until DROP_SEGMENT */
+    int32_t area_fd; /* for the ledger; the core does nothing with them */
+    int32_t data_fd;
     uint64_t data_bytes;  /* the real size, of a file segment */
     uint64_t file_device; /* of an offered file; both 0 otherwise */
     uint64_t file_inode;
@@ -148,6 +152,69 @@ void lkd_core_segment_grown(struct lkd_core *core, uint32_t segment, int result,
 /* Time has passed, or there is unfinished work: steps brokered waits that are due and does one
  * slice of repair (at most slice_locks locks). */
 void lkd_core_tick(struct lkd_core *core, uint64_t now_ns, uint32_t slice_locks);
+
+/* The descriptors of a session, for the ledger: a successor finds them open. Once, right after
+ * lkd_core_session_opened(). */
+void lkd_core_session_fds(struct lkd_core *core, uint64_t session, int socket_fd, int pidfd);
+
+/* RESUMED has been handed to the kernel: a successor need not send it again. */
+void lkd_core_resumed_sent(struct lkd_core *core, uint64_t session);
+
+/* --- Taking over from a worker that died ---
+ *
+ * On a ledger that an earlier worker left, before any event: lkd_core_blame(); then every segment of
+ * lkd_core_next_left_segment() goes back mapped, every session of lkd_core_next_left_session() with
+ * its process; then lkd_core_adopt(), and its effects. What is not given back is forgotten, and its
+ * descriptors are the driver's to close. */
+
+/* Whether there is anything to take over. */
+bool lkd_core_is_successor(const struct lkd_core *core);
+
+/* faulty: the worker before failed by itself (a bad access, a broken invariant), it was not killed.
+ * Two failures in a row over one session end it, over one segment put that into quarantine. */
+void lkd_core_blame(struct lkd_core *core, bool faulty);
+
+struct lkd_segment_record;
+struct lkd_session_record;
+
+struct lkd_left_segment {
+    struct lkd_segment_record *record; /* the core's */
+    uint32_t number;
+    int32_t area_fd;
+    int32_t data_fd; /* -1: none */
+    uint64_t area_bytes;
+    uint32_t locks;
+    uint32_t attachments_max;
+    bool file;
+};
+
+/* *cursor is 0 first. False: there are no more. */
+bool lkd_core_next_left_segment(const struct lkd_core *core, uint32_t *cursor,
+                                struct lkd_left_segment *out);
+
+/* area_base: mapped, as in lkd_segment_made. Returns 0 or -ENOMEM. */
+int lkd_core_adopt_segment(struct lkd_core *core, const struct lkd_left_segment *left,
+                           void *area_base);
+
+struct lkd_left_session {
+    struct lkd_session_record *record; /* the core's */
+    int32_t socket_fd;                 /* LKD_NO_FD: it has no connection any more */
+    int32_t pidfd;
+    int32_t pid;
+    uint32_t uid;
+    uint32_t gid;
+};
+
+bool lkd_core_next_left_session(struct lkd_core *core, uint32_t *cursor,
+                                struct lkd_left_session *out);
+
+/* The number stays. peer: process and groups count, the rest is known. Returns 0 or -ENOMEM. */
+int lkd_core_adopt_session(struct lkd_core *core, const struct lkd_left_session *left,
+                           const struct lkd_peer *peer, uint64_t *out_session);
+
+/* All has been given back: attachments, waits and repairs go on where they were, everybody who waits
+ * is woken, connected sessions get RESUMED. Returns 0 or -ENOMEM. */
+int lkd_core_adopt(struct lkd_core *core, uint64_t now_ns);
 
 /* --- Queries --- */
 

@@ -54,6 +54,8 @@ struct lkd_sending *lkd_reply(struct lkd_core *core, struct lkd_session *session
 {
     if (!lkd_session_is_connected(session))
         return NULL;
+    if (session->resuming && type != LKI_REPLY_RESUMED)
+        return NULL; /* whatever it asked it asks again */
     struct lkd_sending *sending = sending_new(core, LKD_EFFECT_SEND, extra_bytes);
     if (!sending) {
         lkd_session_break(core, session, "the broker has no memory for a reply");

@@ -47,7 +47,8 @@ void lkd_effect_push(struct lkd_core *core, struct lkd_effect_node *node);
 void lkd_effect_cancel(struct lkd_effect_node *node);
 
 /* A reply to `request` with room for extra bytes; to be filled in before the present event ends.
- * NULL: the session has no connection any more, or memory ran out, and then it is dropped. */
+ * NULL: the session has no connection any more, or is still to ask again, or memory ran out, and
+ * then it is dropped. */
 struct lkd_sending *lkd_reply(struct lkd_core *core, struct lkd_session *session,
                               enum lki_message_type type, uint64_t request, size_t extra_bytes);
 

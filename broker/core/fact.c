@@ -25,6 +25,17 @@ void lkd_fact_name_lock(const struct lki_area *area, uint32_t lock, const void *
     atomic_store_explicit(&cold->name_bytes, name_bytes, memory_order_release);
 }
 
+uint32_t lkd_fact_lock_name(const struct lki_area *area, uint32_t lock, uint8_t *out_name)
+{
+    const struct lki_lock_cold *cold = &area->cold[lock];
+    /* [lock-name] acquire: the name behind its length */
+    uint32_t name_bytes = atomic_load_explicit(&cold->name_bytes, memory_order_acquire);
+    if (name_bytes > LKI_NAME_BYTES_MAX)
+        return 0; /* a scribble */
+    memcpy(out_name, cold->name, name_bytes);
+    return name_bytes;
+}
+
 void lkd_fact_restore_id(const struct lki_area *area, uint32_t slot, uint32_t id)
 {
     /* relaxed: the broker alone writes ids and reads this one again, in the repair */

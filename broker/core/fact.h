@@ -10,6 +10,10 @@
 /* Broker to clients. */
 void lkd_fact_publish(const struct lki_area *area);
 void lkd_fact_set_data_bytes(const struct lki_area *area, uint64_t data_bytes);
+
+/* Copies the lock's name, at most LKI_NAME_BYTES_MAX bytes of whatever stands there. Returns its
+ * length; 0: it has none. */
+uint32_t lkd_fact_lock_name(const struct lki_area *area, uint32_t lock, uint8_t *out_name);
 void lkd_fact_name_lock(const struct lki_area *area, uint32_t lock, const void *name,
                         uint32_t name_bytes);
 void lkd_fact_restore_id(const struct lki_area *area, uint32_t slot, uint32_t id);

@@ -20,4 +20,8 @@ void lkd_lock_name_request(struct lkd_core *core, struct lkd_attachment *main,
 /* The name of a lock, empty if it has none. Borrowed from the segment. */
 struct lki_bytes lkd_lock_name_at(const struct lkd_segment *segment, uint32_t lock);
 
+/* Takes over the names that an earlier worker wrote into the segment. What is no name any more, or
+ * has no memory, is without one from now on. */
+void lkd_lock_names_adopt(struct lkd_core *core, struct lkd_segment *segment);
+
 void lkd_lock_names_deinit(struct lkd_segment *segment);

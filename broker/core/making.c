@@ -118,6 +118,8 @@ void lkd_making_grow(struct lkd_core *core, struct lkd_attachment *main,
                    segment->data_bytes_max, size_bytes);
         return;
     }
+    if (size_bytes < segment->data_bytes && session->repeating)
+        size_bytes = segment->data_bytes; /* it grew to that before, and further since */
     if (size_bytes < segment->data_bytes) {
         lkd_refuse(core, session, message->id, LKI_STATUS_INVALID,
                    "the segment has %" PRIu64 " bytes and never shrinks; others may have it mapped",
@@ -146,8 +148,7 @@ void lkd_core_segment_grown(struct lkd_core *core, uint32_t number, int result, 
     if (result < 0) {
         refuse_leader(core, segment, result);
     } else {
-        segment->data_bytes = segment->grow_bytes;
-        lkd_fact_set_data_bytes(&segment->area, segment->data_bytes);
+        lkd_segment_set_data_bytes(segment, segment->grow_bytes);
     }
     lkd_parked_take(segment, &waiting);
     struct lkd_parked *leader = segment->leader;
@@ -186,6 +187,26 @@ void lkd_making_publish(struct lkd_core *core, struct lkd_attachment *main,
     lkd_reply_result(core, main->session, message->id, LKI_STATUS_OK, 0);
 }
 
+/* Before a name goes: which request takes it from which segment. */
+static void note_removal(struct lkd_session *session, uint64_t request,
+                         const struct lkd_segment *segment)
+{
+    session->record->remove_segment = segment->number;
+    /* release: vouches for the number */
+    atomic_store_explicit(&session->record->remove_request, request, memory_order_release);
+}
+
+/* Whether this very request has removed the name before, under another worker. What has the name
+ * now is another segment then, or none. */
+static bool has_removed(const struct lkd_session *session, uint64_t request,
+                        const struct lkd_segment *segment)
+{
+    /* acquire: the number behind it */
+    return atomic_load_explicit(&session->record->remove_request, memory_order_acquire) ==
+               request &&
+           (!segment || segment->number != session->record->remove_segment);
+}
+
 void lkd_making_remove(struct lkd_core *core, struct lkd_session *session,
                        const struct lki_message *message)
 {
@@ -201,6 +222,10 @@ void lkd_making_remove(struct lkd_core *core, struct lkd_session *session,
     }
     lkd_name_show(&name, name_bytes, session->uid, shown);
     struct lkd_segment *segment = lkd_registry_find_name(core, &name, name_bytes);
+    if (session->repeating && has_removed(session, message->id, segment)) {
+        lkd_reply_result(core, session, message->id, LKI_STATUS_OK, 0);
+        return;
+    }
     if (!segment) {
         lkd_refuse(core, session, message->id, LKI_STATUS_NOT_FOUND,
                    "cannot remove '%s': there is no such segment; see: lockkeeper seg ls", shown);
@@ -216,6 +241,7 @@ void lkd_making_remove(struct lkd_core *core, struct lkd_session *session,
         lkd_park(core, session, segment, message, NULL);
         return;
     }
+    note_removal(session, message->id, segment);
     lkd_registry_remove_name(core, segment);
     lkd_segment_settle(core, segment);
     lkd_reply_result(core, session, message->id, LKI_STATUS_OK, 0);

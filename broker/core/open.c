@@ -250,6 +250,8 @@ static void create(struct opening *opening)
         refuse(opening, LKI_STATUS_NO_MEMORY, "the broker has no memory for one more segment");
         return;
     }
+    segment->creator_session = session->number;
+    segment->creator_request = opening->message->id;
     lkd_charge_segment(core, session, segment);
     segment->leader = lkd_park(core, session, segment, opening->message, opening->offer);
     if (!segment->leader) {
@@ -395,6 +397,13 @@ static bool check_fit(struct opening *opening, const struct lkd_segment *segment
     return true;
 }
 
+/* Whether this very request has made the segment, under another worker. */
+static bool is_creation(const struct opening *opening, const struct lkd_segment *segment)
+{
+    return segment->creator_session == opening->session->number &&
+           segment->creator_request == opening->message->id;
+}
+
 /* This session has it open: the same attachment again. */
 static void open_again(struct opening *opening, const struct lkd_attachment *attachment)
 {
@@ -404,12 +413,18 @@ static void open_again(struct opening *opening, const struct lkd_attachment *att
         return;
     }
     if (check_fit(opening, attachment->segment))
-        send_opened(opening, attachment, false);
+        send_opened(opening, attachment, is_creation(opening, attachment->segment));
 }
 
 static void join(struct opening *opening, struct lkd_segment *segment)
 {
-    if (opening->open->flags & LK_CREATE_NEW) {
+    if (segment->quarantined) {
+        refuse(opening, LKI_STATUS_STALE,
+               "the broker failed twice over its memory and does not look at it any more; remove "
+               "it, and let it be created anew");
+        return;
+    }
+    if (opening->open->flags & LK_CREATE_NEW && !is_creation(opening, segment)) {
         refuse(opening, LKI_STATUS_EXISTS,
                "it exists, owned by uid %u; open it without LK_CREATE_NEW, or remove it first",
                segment->uid);
@@ -428,7 +443,7 @@ static void join(struct opening *opening, struct lkd_segment *segment)
                "its creator is still filling it and has not published it; try again");
         return;
     }
-    attach(opening, segment, false);
+    attach(opening, segment, is_creation(opening, segment));
 }
 
 void lkd_open_created(struct lkd_core *core, struct lkd_segment *segment,

@@ -46,6 +46,7 @@ struct lkd_parked *lkd_park(struct lkd_core *core, struct lkd_session *session,
     }
     parked->session = session;
     parked->segment = segment;
+    parked->repeating = session->repeating;
     if (offer)
         parked->offer = *offer;
     lki_list_append(&segment->parked, &parked->of_segment);
@@ -86,6 +87,7 @@ void lkd_parked_resume(struct lkd_core *core, struct lki_list *list, uint64_t no
         lki_list_remove(&parked->of_session);
         parked->session->parked_count--;
         parked->offer.present = false; /* the driver kept no descriptor; what it was counts still */
+        parked->session->repeating = parked->repeating;
         lkd_core_apply(core, parked->session, &parked->message, &parked->offer, now_ns);
         free(parked);
     }

@@ -12,6 +12,7 @@ struct lkd_parked {
     struct lkd_session *session;
     struct lki_message message;
     struct lkd_offer offer;
+    bool repeating;
     char name[LKI_NAME_TEXT_BYTES_MAX + 1];
 };
 

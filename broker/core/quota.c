@@ -28,6 +28,12 @@ const char *lkd_resource_name(enum lkd_resource resource)
     return resources[resource].name;
 }
 
+uint64_t lkd_limits_max(const struct lkd_limits *limits, enum lkd_resource resource)
+{
+    LKI_ASSERT(resource < LKD_RESOURCES);
+    return limits->max[resource] != 0 ? limits->max[resource] : resources[resource].usual;
+}
+
 uint64_t lkd_resource_ceiling(enum lkd_resource resource)
 {
     LKI_ASSERT(resource < LKD_RESOURCES);
@@ -41,7 +47,7 @@ void lkd_quota_init(struct lkd_quota *quota, const struct lkd_limits *limits, ui
 {
     *quota = (struct lkd_quota){.hash_seed = hash_seed, .plain_uid = plain_uid};
     for (int i = 0; i < LKD_RESOURCES; i++)
-        quota->limits.max[i] = limits->max[i] != 0 ? limits->max[i] : resources[i].usual;
+        quota->limits.max[i] = lkd_limits_max(limits, (enum lkd_resource)i);
 }
 
 void lkd_quota_deinit(struct lkd_quota *quota)

@@ -53,25 +53,39 @@ static uint32_t next_number(const struct lkd_core *core)
     return number;
 }
 
-bool lkd_registry_add(struct lkd_core *core, struct lkd_segment *segment)
+static bool add_name(struct lkd_core *core, struct lkd_segment *segment)
 {
     size_t bytes = key_bytes(segment->name_bytes);
     unsigned hash = lkd_hash(core->config.hash_seed, &segment->name, bytes);
     HASH_ADD_KEYPTR_BYHASHVALUE(by_name, core->by_name, &segment->name, bytes, hash, segment);
-    if (!segment->by_name.tbl)
-        return false;
-    segment->named = true;
+    segment->named = segment->by_name.tbl != NULL;
+    return segment->named;
+}
 
-    segment->number = next_number(core);
-    hash = lkd_hash(core->config.hash_seed, &segment->number, sizeof(segment->number));
+bool lkd_registry_adopt(struct lkd_core *core, struct lkd_segment *segment, bool named)
+{
+    if (named && !add_name(core, segment))
+        return false;
+    unsigned hash = lkd_hash(core->config.hash_seed, &segment->number, sizeof(segment->number));
     HASH_ADD_KEYPTR_BYHASHVALUE(by_number, core->by_number, &segment->number,
                                 sizeof(segment->number), hash, segment);
     if (!segment->by_number.tbl) {
         lkd_registry_remove_name(core, segment);
         return false;
     }
-    core->last_segment = segment->number;
     core->segment_count++;
+    return true;
+}
+
+bool lkd_registry_add(struct lkd_core *core, struct lkd_segment *segment)
+{
+    segment->number = next_number(core);
+    if (!lkd_registry_adopt(core, segment, true))
+        return false;
+    core->last_segment = segment->number;
+    /* release: before a record that has it */
+    atomic_store_explicit(&core->ledger.header->last_segment, segment->number,
+                          memory_order_release);
     return true;
 }
 
@@ -81,6 +95,9 @@ void lkd_registry_remove_name(struct lkd_core *core, struct lkd_segment *segment
         return;
     segment->named = false;
     HASH_DELETE(by_name, core->by_name, segment);
+    if (segment->record) /* seq_cst: before whatever is done next */
+        atomic_fetch_and_explicit(&segment->record->facts, ~LKD_SEGMENT_NAMED,
+                                  memory_order_seq_cst);
 }
 
 void lkd_registry_remove(struct lkd_core *core, struct lkd_segment *segment)

@@ -19,6 +19,9 @@ struct lkd_segment *lkd_registry_find_number(const struct lkd_core *core, uint32
 /* Gives the segment its number and enters it. False: no memory, nothing was entered. */
 bool lkd_registry_add(struct lkd_core *core, struct lkd_segment *segment);
 
+/* The same for one that has its number, and perhaps no name any more. */
+bool lkd_registry_adopt(struct lkd_core *core, struct lkd_segment *segment, bool named);
+
 /* The name is free from now on. Twice is once. */
 void lkd_registry_remove_name(struct lkd_core *core, struct lkd_segment *segment);
 void lkd_registry_remove(struct lkd_core *core, struct lkd_segment *segment);

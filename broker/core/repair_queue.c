@@ -71,6 +71,7 @@ static uint32_t step_orphan(struct lkd_core *core, struct lkd_segment *segment, 
                             uint32_t locks_max)
 {
     uint32_t before = segment->orphan.next_lock;
+    lkd_work_on_segment(core, segment->number);
     struct lki_death death = {.cause = LKI_CAUSE_EXITED, .when_ns = now_ns};
     bool done = lki_repair_step(&segment->orphan, &death, locks_max, lkd_attachment_wake, segment);
     uint32_t work = segment->orphan.next_lock - before;
@@ -92,8 +93,9 @@ static uint32_t step_attachment(struct lkd_core *core, struct lkd_attachment *at
     struct lkd_segment *segment = attachment->segment;
     uint32_t before = attachment->repair.next_lock;
     struct lki_death death = death_of(attachment);
-    bool done =
-        lki_repair_step(&attachment->repair, &death, locks_max, lkd_attachment_wake, segment);
+    lkd_work_on_segment(core, segment->number);
+    bool done = segment->quarantined || lki_repair_step(&attachment->repair, &death, locks_max,
+                                                        lkd_attachment_wake, segment);
     uint32_t work = attachment->repair.next_lock - before;
     if (done) {
         work += segment->slot_capacity / SLOTS_PER_LOCK;

@@ -21,5 +21,8 @@ struct lkd_limits { /* of one broker; 0: the default of common/bounds.h */
 /* "sessions", ... as in --limit. Static. */
 const char *lkd_resource_name(enum lkd_resource resource);
 
+/* What is chosen for this resource, or its default. */
+uint64_t lkd_limits_max(const struct lkd_limits *limits, enum lkd_resource resource);
+
 /* The largest that an operator may choose. */
 uint64_t lkd_resource_ceiling(enum lkd_resource resource);

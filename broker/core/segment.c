@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/core/segment.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "broker/core/charge.h"
 #include "broker/core/fact.h"
@@ -64,7 +66,7 @@ static void fill(struct lkd_segment *segment, const struct lkd_segment_wish *wis
     segment->spec = lkd_segment_spec_of(wish);
 }
 
-struct lkd_segment *lkd_segment_new(struct lkd_core *core, const struct lkd_segment_wish *wish)
+static struct lkd_segment *segment_new(struct lkd_core *core, const struct lkd_segment_wish *wish)
 {
     struct lkd_segment *segment = calloc(1, sizeof(*segment));
     if (!segment)
@@ -78,11 +80,108 @@ struct lkd_segment *lkd_segment_new(struct lkd_core *core, const struct lkd_segm
     lkd_effect_node_init(&segment->make, LKD_EFFECT_MAKE_SEGMENT);
     lkd_effect_node_init(&segment->grow, LKD_EFFECT_GROW_SEGMENT);
     lkd_effect_node_init(&segment->drop, LKD_EFFECT_DROP_SEGMENT);
-    if (!lkd_registry_add(core, segment)) {
+    return segment;
+}
+
+struct lkd_segment *lkd_segment_new(struct lkd_core *core, const struct lkd_segment_wish *wish)
+{
+    struct lkd_segment *segment = segment_new(core, wish);
+    if (segment && !lkd_registry_add(core, segment)) {
         free(segment);
         return NULL;
     }
     return segment;
+}
+
+static bool reserve_slot(struct lkd_segment *segment, uint32_t slot)
+{
+    if (slot < segment->slot_capacity)
+        return true;
+    uint32_t capacity = segment->slot_capacity ? segment->slot_capacity * 2 : SLOT_CAPACITY_MIN;
+    if (capacity > segment->attachments_max + 1)
+        capacity = segment->attachments_max + 1;
+    struct lkd_slot *slots = realloc(segment->slots, capacity * sizeof(*slots));
+    if (!slots)
+        return false;
+    for (uint32_t i = segment->slot_capacity; i < capacity; i++)
+        slots[i] = (struct lkd_slot){.generation = segment->last_generation};
+    segment->slots = slots;
+    segment->slot_capacity = capacity;
+    return true;
+}
+
+/* What the record says it was made from. */
+static struct lkd_segment_wish wish_of(const struct lkd_segment_record *record, uint32_t facts)
+{
+    struct lkd_segment_wish wish = {
+        .name = {.kind = record->name_kind, .id = record->name_id},
+        .name_bytes = record->name_bytes,
+        .uid = record->uid,
+        .gid = record->gid,
+        .mode = record->mode,
+        .flags = record->flags,
+        .locks = record->locks,
+        .attachments_max = record->attachments_max,
+        .patience_ns = record->patience_ns,
+        /* relaxed: written by a worker that has ended */
+        .data_bytes = atomic_load_explicit(&record->data_bytes, memory_order_relaxed),
+        .data_bytes_max = record->data_bytes_max,
+        .file = facts & LKD_SEGMENT_IS_FILE,
+        .file_device = record->file_device,
+        .file_inode = record->file_inode,
+    };
+    memcpy(wish.name.bytes, record->name, record->name_bytes);
+    return wish;
+}
+
+int lkd_segment_adopt(struct lkd_core *core, struct lkd_segment_record *record, void *area_base,
+                      struct lkd_segment **out_segment)
+{
+    /* relaxed: as above */
+    uint32_t facts = atomic_load_explicit(&record->facts, memory_order_relaxed);
+    const struct lkd_segment_wish wish = wish_of(record, facts);
+    struct lki_area area;
+    /* The counts are ours: what clients wrote over the header must not keep us from going on. */
+    lki_area_restore(area_base, record->locks, record->attachments_max, record->patience_ns, &area);
+    struct lkd_segment *segment = segment_new(core, &wish);
+    if (!segment)
+        return -ENOMEM;
+    segment->number = record->number;
+    if (!lkd_registry_adopt(core, segment, facts & LKD_SEGMENT_NAMED)) {
+        free(segment);
+        return -ENOMEM;
+    }
+    segment->area = area;
+    segment->record = record;
+    segment->quarantined = facts & LKD_SEGMENT_IS_QUARANTINED;
+    segment->creator_session = record->creator_session;
+    segment->creator_request = record->creator_request;
+    /* What was given to slots that are free now nobody remembers: begin elsewhere. */
+    segment->last_generation =
+        atomic_load_explicit(&core->ledger.header->restarts, memory_order_relaxed) * 61 %
+        LKI_GENERATION_MAX;
+    enter(segment,
+          facts & LKD_SEGMENT_IS_PUBLISHED ? LKD_SEGMENT_PUBLISHED : LKD_SEGMENT_UNPUBLISHED);
+    if (facts & LKD_SEGMENT_IS_PUBLISHED)
+        lkd_fact_publish(&area);
+    if (!segment->quarantined)
+        lkd_fact_set_data_bytes(&area, segment->data_bytes);
+    *out_segment = segment;
+    return 0;
+}
+
+bool lkd_segment_adopt_slot(struct lkd_segment *segment, struct lkd_attachment *attachment,
+                            uint32_t id)
+{
+    uint32_t slot = id & LKI_SLOT_MASK;
+    while (slot >= segment->slot_capacity)
+        if (!reserve_slot(segment, segment->slot_capacity))
+            return false;
+    LKI_ASSERT(slot >= 1 && !segment->slots[slot].attachment);
+    segment->slots[slot].attachment = attachment;
+    segment->slots[slot].generation = id >> LKI_GENERATION_SHIFT;
+    segment->slots_taken++;
+    return true;
 }
 
 void lkd_segment_free(struct lkd_segment *segment)
@@ -95,6 +194,44 @@ void lkd_segment_free(struct lkd_segment *segment)
     free(segment);
 }
 
+/* Its record, from here on: a successor finds the segment. */
+static void record(struct lkd_core *core, struct lkd_segment *segment,
+                   const struct lkd_segment_made *made)
+{
+    struct lkd_segment_record *record = lkd_ledger_take_segment(&core->ledger);
+    LKI_ASSERT(record); /* as many as the quota admits */
+    uint32_t facts = (segment->named ? LKD_SEGMENT_NAMED : 0) |
+                     (segment->state == LKD_SEGMENT_PUBLISHED ? LKD_SEGMENT_IS_PUBLISHED : 0) |
+                     (segment->file ? LKD_SEGMENT_IS_FILE : 0);
+    record->number = segment->number;
+    record->area_fd = made->area_fd;
+    record->data_fd = made->data_fd;
+    record->uid = segment->uid;
+    record->gid = segment->gid;
+    record->mode = segment->mode;
+    record->flags = segment->flags;
+    record->locks = segment->locks;
+    record->attachments_max = segment->attachments_max;
+    record->patience_ns = segment->patience_ns;
+    record->area_bytes = segment->spec.area_bytes;
+    record->data_bytes_max = segment->data_bytes_max;
+    record->file_device = segment->file_device;
+    record->file_inode = segment->file_inode;
+    record->creator_session = segment->creator_session;
+    record->creator_request = segment->creator_request;
+    record->charged_session = segment->charged_session;
+    record->charged_uid = segment->account->uid;
+    record->name_kind = segment->name.kind;
+    record->name_id = segment->name.id;
+    record->name_bytes = segment->name_bytes;
+    memcpy(record->name, segment->name.bytes, sizeof(record->name));
+    /* relaxed: the state vouches for them */
+    atomic_store_explicit(&record->facts, facts, memory_order_relaxed);
+    atomic_store_explicit(&record->data_bytes, segment->data_bytes, memory_order_relaxed);
+    lkd_record_enter(&record->state, LKD_RECORD_LIVE);
+    segment->record = record;
+}
+
 void lkd_segment_format(struct lkd_core *core, struct lkd_segment *segment,
                         const struct lkd_segment_made *made)
 {
@@ -103,6 +240,8 @@ void lkd_segment_format(struct lkd_core *core, struct lkd_segment *segment,
     if (epoch < core->config.token_epoch_s)
         epoch = core->config.token_epoch_s;
     core->last_epoch_s = epoch;
+    /* release: before a token of it is given */
+    atomic_store_explicit(&core->ledger.header->last_epoch_s, epoch, memory_order_release);
 
     bool unpublished = segment->flags & LK_UNPUBLISHED;
     struct lki_area_config config = {
@@ -117,12 +256,32 @@ void lkd_segment_format(struct lkd_core *core, struct lkd_segment *segment,
     int r = lki_area_format(made->area_base, &config, &segment->area);
     LKI_ASSERT(r == 0); /* the wish was checked */
     enter(segment, unpublished ? LKD_SEGMENT_UNPUBLISHED : LKD_SEGMENT_PUBLISHED);
+    record(core, segment, made);
 }
 
 void lkd_segment_publish(struct lkd_segment *segment)
 {
     enter(segment, LKD_SEGMENT_PUBLISHED);
+    /* seq_cst: a successor publishes it once more */
+    atomic_fetch_or_explicit(&segment->record->facts, LKD_SEGMENT_IS_PUBLISHED,
+                             memory_order_seq_cst);
     lkd_fact_publish(&segment->area);
+}
+
+void lkd_segment_set_data_bytes(struct lkd_segment *segment, uint64_t data_bytes)
+{
+    segment->data_bytes = data_bytes;
+    /* release: a successor tells those who map it */
+    atomic_store_explicit(&segment->record->data_bytes, data_bytes, memory_order_release);
+    lkd_fact_set_data_bytes(&segment->area, data_bytes);
+}
+
+void lkd_segment_quarantine(struct lkd_segment *segment)
+{
+    segment->quarantined = true;
+    /* seq_cst: before whatever is done next */
+    atomic_fetch_or_explicit(&segment->record->facts, LKD_SEGMENT_IS_QUARANTINED,
+                             memory_order_seq_cst);
 }
 
 void lkd_segment_settle(struct lkd_core *core, struct lkd_segment *segment)
@@ -152,27 +311,12 @@ void lkd_segment_end(struct lkd_core *core, struct lkd_segment *segment, bool wa
     lki_list_remove(&segment->of_repairs);
     lkd_registry_remove(core, segment);
     lkd_uncharge_segment(core, segment);
+    lkd_ledger_give_segment(&core->ledger, segment->record);
+    segment->record = NULL;
     if (was_made)
         lkd_effect_push(core, &segment->drop);
     else
         lkd_segment_free(segment);
-}
-
-static bool reserve_slot(struct lkd_segment *segment, uint32_t slot)
-{
-    if (slot < segment->slot_capacity)
-        return true;
-    uint32_t capacity = segment->slot_capacity ? segment->slot_capacity * 2 : SLOT_CAPACITY_MIN;
-    if (capacity > segment->attachments_max + 1)
-        capacity = segment->attachments_max + 1;
-    struct lkd_slot *slots = realloc(segment->slots, capacity * sizeof(*slots));
-    if (!slots)
-        return false;
-    for (uint32_t i = segment->slot_capacity; i < capacity; i++)
-        slots[i] = (struct lkd_slot){0};
-    segment->slots = slots;
-    segment->slot_capacity = capacity;
-    return true;
 }
 
 uint32_t lkd_segment_take_slot(struct lkd_segment *segment, struct lkd_attachment *attachment)

@@ -39,6 +39,22 @@ void lkd_segment_format(struct lkd_core *core, struct lkd_segment *segment,
 
 void lkd_segment_publish(struct lkd_segment *segment);
 
+/* It has grown. */
+void lkd_segment_set_data_bytes(struct lkd_segment *segment, uint64_t data_bytes);
+
+/* Takes over what an earlier worker wrote in the record; not charged to anybody yet. Returns 0 or
+ * -ENOMEM. */
+int lkd_segment_adopt(struct lkd_core *core, struct lkd_segment_record *record, void *area_base,
+                      struct lkd_segment **out_segment);
+
+/* The slot of this id is the attachment's still. False: no memory. */
+bool lkd_segment_adopt_slot(struct lkd_segment *segment, struct lkd_attachment *attachment,
+                            uint32_t id);
+
+/* Its memory is not looked at any more: workers failed over it. Its attachments end without repair,
+ * new ones are refused; who has it mapped goes on. */
+void lkd_segment_quarantine(struct lkd_segment *segment);
+
 /* Ends it if nobody can use it any more. */
 void lkd_segment_settle(struct lkd_core *core, struct lkd_segment *segment);
 

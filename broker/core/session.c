@@ -93,17 +93,59 @@ static struct lkd_session *session_new(const struct lkd_peer *peer)
     return session;
 }
 
-static bool session_enlist(struct lkd_core *core, struct lkd_session *session)
+static bool session_enlist(struct lkd_core *core, struct lkd_session *session, uint64_t number)
 {
-    session->number = core->last_session + 1;
+    session->number = number;
     unsigned hash = lkd_hash(core->config.hash_seed, &session->number, sizeof(session->number));
     HASH_ADD_KEYPTR_BYHASHVALUE(by_number, core->sessions, &session->number,
                                 sizeof(session->number), hash, session);
     if (!session->by_number.tbl)
         return false;
-    core->last_session++;
+    if (number > core->last_session)
+        core->last_session = number;
+    /* release: before the record that has it */
+    atomic_store_explicit(&core->ledger.header->last_session, core->last_session,
+                          memory_order_release);
     core->session_count++;
     return true;
+}
+
+/* Its record, without descriptors. False: the ledger is full. */
+static bool session_record(struct lkd_core *core, struct lkd_session *session)
+{
+    struct lkd_session_record *record = lkd_ledger_take_session(&core->ledger);
+    if (!record)
+        return false;
+    record->socket_fd = LKD_NO_FD;
+    record->pidfd = LKD_NO_FD;
+    record->pid = session->pid;
+    record->uid = session->uid;
+    record->gid = session->gid;
+    record->number = session->number;
+    record->opened_ns = session->opened_ns;
+    /* relaxed: the state vouches for them */
+    atomic_store_explicit(&record->flags, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->received, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->remove_request, 0, memory_order_relaxed);
+    memcpy(record->command, session->command, sizeof(record->command));
+    lkd_record_enter(&record->state, LKD_RECORD_LIVE);
+    session->record = record;
+    return true;
+}
+
+static void note(struct lkd_session *session, uint32_t flag)
+{
+    /* seq_cst: before whatever is done next */
+    atomic_fetch_or_explicit(&session->record->flags, flag, memory_order_seq_cst);
+}
+
+void lkd_core_session_fds(struct lkd_core *core, uint64_t number, int socket_fd, int pidfd)
+{
+    struct lkd_session *session = lkd_session_find(core, number);
+    if (!session)
+        return;
+    session->record->pidfd = pidfd;
+    session->record->socket_fd = socket_fd;
 }
 
 bool lkd_session_is_connected(const struct lkd_session *session)
@@ -181,7 +223,7 @@ static struct lkd_session *session_make(struct lkd_core *core, const struct lkd_
     if (!process)
         return NULL;
     struct lkd_session *session = session_new(peer);
-    if (!session || !session_enlist(core, session)) {
+    if (!session || !session_enlist(core, session, core->last_session + 1)) {
         if (session)
             free(session->groups);
         free(session);
@@ -190,6 +232,8 @@ static struct lkd_session *session_make(struct lkd_core *core, const struct lkd_
     }
     session->opened_ns = now_ns;
     session->process = process;
+    bool recorded = session_record(core, session);
+    LKI_ASSERT(recorded); /* as many as the quota admits */
     lki_list_append(&process->sessions, &session->of_process);
     return session;
 }
@@ -252,6 +296,8 @@ static void forget_if_done(struct lkd_core *core, struct lkd_session *session)
     enter(session, LKD_SESSION_GONE);
     HASH_DELETE(by_number, core->sessions, session);
     core->session_count--;
+    lkd_ledger_give_session(&core->ledger, session->record);
+    session->record = NULL;
     lkd_charge_leave(core, session);
     lkd_effect_push(core, &session->forget);
 }
@@ -263,6 +309,7 @@ static void lose(struct lkd_core *core, struct lkd_session *session, uint64_t no
         return;
     lki_list_remove(&session->of_broken);
     enter(session, LKD_SESSION_LOST);
+    note(session, LKD_SESSION_CUT);
     lkd_parked_drop_session(core, session);
     lkd_wait_drop_session(core, session, now_ns);
     forget_if_done(core, session);
@@ -285,6 +332,7 @@ void lkd_core_session_renamed(struct lkd_core *core, uint64_t number, const char
     size_t length = strnlen(command, sizeof(session->command) - 1);
     memset(session->command, 0, sizeof(session->command));
     memcpy(session->command, command, length);
+    memcpy(session->record->command, session->command, sizeof(session->record->command));
 }
 
 void lkd_session_break(struct lkd_core *core, struct lkd_session *session, const char *reason)
@@ -355,6 +403,7 @@ bool lkd_session_greet(struct lkd_core *core, struct lkd_session *session,
         return false;
     }
     enter(session, LKD_SESSION_OPEN);
+    note(session, LKD_SESSION_GREETED);
     return true;
 }
 
@@ -396,4 +445,92 @@ void lkd_session_free(struct lkd_core *core, struct lkd_session *session)
     free(session->groups);
     free(session);
     process_free_unused(core, process);
+}
+
+/* --- Taken over --- */
+
+void lkd_core_resumed_sent(struct lkd_core *core, uint64_t number)
+{
+    struct lkd_session *session = lkd_session_find(core, number);
+    if (session && session->resuming)
+        note(session, LKD_SESSION_RESUMING);
+}
+
+void lkd_session_resume(struct lkd_core *core, struct lkd_session *session)
+{
+    if (!session->adopted) {
+        lkd_session_break(core, session, "it resumes what was not interrupted");
+        return;
+    }
+    session->resuming = false;
+    /* seq_cst as in note() */
+    atomic_fetch_and_explicit(&session->record->flags, ~LKD_SESSION_RESUMING, memory_order_seq_cst);
+}
+
+void lkd_session_receive(struct lkd_session *session, uint64_t request)
+{
+    session->requested = true;
+    session->last_request = request;
+    session->repeating = session->adopted && request <= session->doubtful_until;
+    if (request > session->doubtful_until)
+        /* release: before the request has any effect that a successor could see */
+        atomic_store_explicit(&session->record->received, request, memory_order_release);
+}
+
+static void adopt_account(struct lkd_core *core, struct lkd_session *session,
+                          struct lkd_account *account)
+{
+    session->account = account;
+    lkd_quota_charge(&core->quota, account, NULL, LKD_SESSIONS, 1);
+    if (session->state != LKD_SESSION_GREETING)
+        return;
+    lki_list_append(&account->silent, &session->of_silent);
+    account->silent_count++;
+}
+
+struct lkd_session *lkd_session_adopt(struct lkd_core *core, struct lkd_session_record *record,
+                                      const struct lkd_peer *peer)
+{
+    /* relaxed: written by a worker that has ended */
+    uint32_t flags = atomic_load_explicit(&record->flags, memory_order_relaxed);
+    struct lkd_peer known = *peer;
+    known.pid = record->pid;
+    known.uid = record->uid;
+    known.gid = record->gid;
+    memcpy(known.command, record->command, sizeof(known.command));
+    struct lkd_account *account = lkd_quota_account(&core->quota, record->uid);
+    struct lkd_process *process = process_get(core, peer->process);
+    struct lkd_session *session = process ? session_new(&known) : NULL;
+    if (!account || !session || !session_enlist(core, session, record->number)) {
+        if (session)
+            free(session->groups);
+        free(session);
+        return NULL; /* and the worker ends: what was made so far goes with it */
+    }
+    session->record = record;
+    session->opened_ns = record->opened_ns;
+    session->adopted = true;
+    /* relaxed: as above */
+    session->doubtful_until = atomic_load_explicit(&record->received, memory_order_relaxed);
+    if (flags & LKD_SESSION_CUT)
+        session->state = LKD_SESSION_LOST;
+    else if (flags & LKD_SESSION_GREETED)
+        session->state = LKD_SESSION_OPEN;
+    session->resuming = session->state != LKD_SESSION_LOST;
+    session->process = process;
+    lki_list_append(&process->sessions, &session->of_process);
+    adopt_account(core, session, account);
+    return session;
+}
+
+void lkd_session_adopted(struct lkd_core *core, struct lkd_session *session)
+{
+    /* relaxed: this worker is its only writer now */
+    uint32_t flags = atomic_load_explicit(&session->record->flags, memory_order_relaxed);
+    if (!lkd_session_is_connected(session)) {
+        forget_if_done(core, session);
+        return;
+    }
+    if (!(flags & LKD_SESSION_RESUMING)) /* else it lies in its socket still, or RESUME in ours */
+        (void)lkd_reply(core, session, LKI_REPLY_RESUMED, 0, 0);
 }

@@ -27,6 +27,20 @@ void lkd_session_settle(struct lkd_core *core, uint64_t now_ns);
 bool lkd_session_greet(struct lkd_core *core, struct lkd_session *session,
                        const struct lki_message *message);
 
+/* RESUME: from here on it is heard, and answered, again. */
+void lkd_session_resume(struct lkd_core *core, struct lkd_session *session);
+
+/* A request with a new id is begun. */
+void lkd_session_receive(struct lkd_session *session, uint64_t request);
+
+/* Takes over what an earlier worker wrote in the record. NULL: no memory. */
+struct lkd_session *lkd_session_adopt(struct lkd_core *core, struct lkd_session_record *record,
+                                      const struct lkd_peer *peer);
+
+/* The last step of that, when its attachments are back: tells it to repeat, or forgets it if
+ * nothing of it is left. */
+void lkd_session_adopted(struct lkd_core *core, struct lkd_session *session);
+
 /* GOODBYE: everything is cleaned up, then answered, then the connection is closed. */
 void lkd_session_goodbye(struct lkd_core *core, struct lkd_session *session, uint64_t request,
                          uint64_t now_ns);

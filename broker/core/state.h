@@ -11,6 +11,7 @@
 #include "broker/core/deadline.h"
 #include "broker/core/effect.h"
 #include "broker/core/hash.h"
+#include "broker/core/ledger.h"
 #include "broker/core/quota.h"
 #include "broker/core/wait_graph.h"
 #include "engine/repair.h"
@@ -22,6 +23,7 @@
 struct lkd_core {
     struct lkd_core_config config;
     struct lkd_effects effects;
+    struct lkd_ledger ledger;
     struct lkd_process *processes; /* by number */
     struct lkd_session *sessions;  /* by number, those not GONE */
     struct lkd_attachment *mains;  /* by session and segment, those LIVE */
@@ -33,6 +35,9 @@ struct lkd_core {
     struct lkd_deadlines deadlines;
     struct lkd_quota quota;
     char refusal[LKD_TEXT_BYTES_MAX]; /* why the last session was not admitted */
+    bool successor;                   /* there is something to take over, or was */
+    uint64_t convicted_session;       /* 0: none; see lkd_core_blame() */
+    uint32_t convicted_segment;
     uint64_t last_session;
     uint64_t last_epoch_s;
     uint32_t last_segment;
@@ -75,9 +80,16 @@ struct lkd_session {
     struct lkd_account *account; /* until it is GONE */
     struct lkd_usage usage;
     uint64_t opened_ns;
-    struct lki_list of_silent; /* in its account, while GREETING */
-    bool requested;            /* last_request counts */
+    struct lki_list of_silent;         /* in its account, while GREETING */
+    struct lkd_session_record *record; /* until it is GONE */
+    bool requested;                    /* last_request counts */
     uint64_t last_request;
+    /* Taken over from a worker that died: requests up to doubtful_until may have had their effect.
+     */
+    bool adopted;
+    bool resuming;  /* RESUME has not come: nothing is answered, all of it will be asked again */
+    bool repeating; /* the request at hand is doubtful */
+    uint64_t doubtful_until;
     uint64_t goodbye_request;
     struct lki_list attachments; /* mains and extras, until all their parts have ended */
     struct lki_list waits;       /* attachments with an unanswered acquire */
@@ -109,7 +121,8 @@ struct lkd_attachment {
     enum lkd_attachment_state state;
     struct lkd_session *session;
     struct lkd_segment *segment;
-    struct lkd_attachment *main; /* itself, where it is no extra */
+    struct lkd_attachment_record *record; /* until it is ENDED */
+    struct lkd_attachment *main;          /* itself, where it is no extra */
     struct lki_list of_session;
     struct lki_list extras; /* of a main: its extras */
     struct lki_list of_main;
@@ -173,9 +186,11 @@ struct lkd_segment {
     struct lkd_core *core; /* for the engine's wake callback, which gets one pointer */
     uint32_t number;
     enum lkd_segment_state state;
+    struct lkd_segment_record *record; /* from its making to its end */
     bool named;
     bool growing;
     bool file;
+    bool quarantined; /* workers failed on it: its memory is not looked at any more */
     uint32_t name_bytes;
     struct lkd_name name;
     uint32_t uid;
@@ -195,7 +210,10 @@ struct lkd_segment {
     struct lkd_slot *slots; /* slot_capacity entries; 0 is not used */
     uint32_t slot_capacity;
     uint32_t slots_taken;
-    uint32_t lowest_free;        /* no slot below it is free */
+    uint32_t lowest_free;     /* no slot below it is free */
+    uint32_t last_generation; /* of slots of which nothing is known */
+    uint64_t creator_session; /* who asked for it, with which request */
+    uint64_t creator_request;
     struct lkd_account *account; /* who pays; NULL: not charged */
     uint64_t charged_session;    /* may have ended since */
     uint64_t offered_by;         /* session whose descriptor MAKE_SEGMENT is to use */
@@ -215,6 +233,12 @@ struct lkd_segment {
     UT_hash_handle by_name;
     UT_hash_handle by_number;
 };
+
+/* What is worked on now, for whoever has to explain the worker's death. The ledger keeps it until
+ * the event ends. (adopt.c) */
+void lkd_work_on_session(struct lkd_core *core, uint64_t session);
+void lkd_work_on_segment(struct lkd_core *core, uint32_t segment);
+void lkd_work_done(struct lkd_core *core);
 
 /* Applies a request; also one that was parked. */
 void lkd_core_apply(struct lkd_core *core, struct lkd_session *session,

@@ -24,6 +24,7 @@
 struct outgoing {
     struct lki_list node;
     struct lkd_segment_fds fds; /* owned */
+    enum lki_message_type type;
     size_t size_bytes;
     uint8_t bytes[];
 };
@@ -232,8 +233,8 @@ static bool drop_worst_reader(struct lkd_connection *other_than)
     return true;
 }
 
-static int send_now(struct lkd_connection *connection, const uint8_t *bytes, size_t size_bytes,
-                    const struct lkd_segment_fds *fds)
+static int send_now(struct lkd_connection *connection, enum lki_message_type type,
+                    const uint8_t *bytes, size_t size_bytes, const struct lkd_segment_fds *fds)
 {
     int r;
     do {
@@ -242,12 +243,14 @@ static int send_now(struct lkd_connection *connection, const uint8_t *bytes, siz
     } while (r == -ETOOMANYREFS && drop_worst_reader(connection));
     if (r == 0)
         connection->fds_under_way += fds->count;
+    if (r == 0 && type == LKI_REPLY_RESUMED)
+        lkd_core_resumed_sent(connection->daemon->core, connection->peer.session);
     return r;
 }
 
 /* Keeps a record until the socket takes it. Takes over fds. */
-static void enqueue(struct lkd_connection *connection, const uint8_t *bytes, size_t size_bytes,
-                    struct lkd_segment_fds *fds)
+static void enqueue(struct lkd_connection *connection, enum lki_message_type type,
+                    const uint8_t *bytes, size_t size_bytes, struct lkd_segment_fds *fds)
 {
     if (connection->outgoing_bytes + size_bytes > LKI_SEND_QUEUE_BYTES_MAX) {
         lkd_connection_drop(connection, "it does not read its replies");
@@ -269,6 +272,7 @@ static void enqueue(struct lkd_connection *connection, const uint8_t *bytes, siz
         return;
     }
     outgoing->fds = *fds;
+    outgoing->type = type;
     *fds = (struct lkd_segment_fds){.count = 0};
     outgoing->size_bytes = size_bytes;
     memcpy(outgoing->bytes, bytes, size_bytes);
@@ -289,15 +293,15 @@ static void end_offer(struct lkd_connection *connection)
     watch_or_drop(connection);
 }
 
-static void send_record(struct lkd_connection *connection, const uint8_t *bytes, size_t size_bytes,
-                        struct lkd_segment_fds *fds)
+static void send_record(struct lkd_connection *connection, enum lki_message_type type,
+                        const uint8_t *bytes, size_t size_bytes, struct lkd_segment_fds *fds)
 {
     if (fds->count > 0)
         recount_fds(connection);
     bool waits = is_queued(connection) || (fds->count > 0 && connection->fds_under_way > 0);
-    int r = waits ? -EAGAIN : send_now(connection, bytes, size_bytes, fds);
+    int r = waits ? -EAGAIN : send_now(connection, type, bytes, size_bytes, fds);
     if (r == -EAGAIN)
-        enqueue(connection, bytes, size_bytes, fds);
+        enqueue(connection, type, bytes, size_bytes, fds);
     else if (r == -ECONNRESET)
         lose(connection); /* it ended meanwhile: nothing worth a line */
     else if (r < 0)
@@ -316,7 +320,7 @@ void lkd_connection_send(struct lkd_connection *connection, const struct lki_mes
         lkd_connection_drop(connection, "a reply to it cannot be encoded");
         return;
     }
-    send_record(connection, buffer, size_bytes, fds);
+    send_record(connection, message->type, buffer, size_bytes, fds);
     if (!connection->closing && connection->in_offer && message->id == connection->offer_request)
         end_offer(connection);
 }
@@ -326,7 +330,7 @@ static void flush(struct lkd_connection *connection)
     recount_fds(connection);
     while (!connection->closing && is_queued(connection) && !is_held_back(connection)) {
         struct outgoing *first = LKI_LIST_ENTRY(connection->outgoing.next, struct outgoing, node);
-        int r = send_now(connection, first->bytes, first->size_bytes, &first->fds);
+        int r = send_now(connection, first->type, first->bytes, first->size_bytes, &first->fds);
         if (r == -EAGAIN)
             break;
         if (r < 0) {
@@ -491,6 +495,17 @@ static void on_ready(uv_poll_t *handle, int status, int events)
 void lkd_connection_start(struct lkd_connection *connection)
 {
     on_ready(&connection->handle, 0, UV_READABLE);
+}
+
+void lkd_connection_resume(struct lkd_connection *connection)
+{
+    connection->records = 2; /* its process is known */
+    watch_or_drop(connection);
+}
+
+struct lkd_connection *lkd_connection_of(struct lki_list *node)
+{
+    return LKI_LIST_ENTRY(node, struct lkd_connection, node);
 }
 
 int lkd_connection_take_offer(struct lkd_connection *connection)

@@ -32,6 +32,13 @@ int lkd_connection_open(struct lkd_daemon *daemon, int socket_fd,
 /* Receives what has come already, and whatever comes from now on. May close the connection. */
 void lkd_connection_start(struct lkd_connection *connection);
 
+/* The same for one that an earlier worker had: only from now on, and not before the loop turns. May
+ * close it. */
+void lkd_connection_resume(struct lkd_connection *connection);
+
+/* The connection whose node in daemon->connections this is. */
+struct lkd_connection *lkd_connection_of(struct lki_list *node);
+
 /* Sends or queues. fds are borrowed. May close the connection. */
 void lkd_connection_send(struct lkd_connection *connection, const struct lki_message *message,
                          struct lkd_segment_fds *fds);

@@ -17,6 +17,7 @@
 #include "broker/io/instance.h"
 #include "broker/io/peer.h"
 #include "broker/io/process.h"
+#include "broker/io/worker.h"
 #include "common/list.h"
 #include "proto/channel.h"
 
@@ -24,6 +25,7 @@ struct lkd_link;         /* broker/io/link.h */
 struct lkd_memory_entry; /* broker/io/effects.c */
 
 struct lkd_daemon_options {
+    const struct lkd_worker_start *start; /* from the keeper; borrowed */
     enum lkd_peer_pidfd peer_pidfd;
     uint64_t idle_exit_ms;    /* 0: never */
     struct lkd_limits limits; /* what all users share; 0: the default */
@@ -96,6 +98,10 @@ void lkd_daemon_settle(struct lkd_daemon *daemon);
 
 /* One effect; may call back into the core. (effects.c) */
 void lkd_effect_carry_out(struct lkd_daemon *daemon, const struct lkd_effect *effect);
+
+/* Maps a segment that an earlier worker left, and gives it to the core. Returns 0 or -errno.
+ * (effects.c) */
+int lkd_effects_adopt_segment(struct lkd_daemon *daemon, const struct lkd_left_segment *left);
 
 /* Gives every segment's memory back. (effects.c) */
 void lkd_effects_deinit(struct lkd_daemon *daemon);

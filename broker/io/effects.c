@@ -141,6 +141,29 @@ static void make_segment(struct lkd_daemon *daemon, const struct lkd_effect *eff
     LKI_ASSERT(r == 0); /* fails without a work callback alone */
 }
 
+int lkd_effects_adopt_segment(struct lkd_daemon *daemon, const struct lkd_left_segment *left)
+{
+    struct lkd_memory_entry *entry = calloc(1, sizeof(*entry));
+    if (entry == NULL)
+        return -ENOMEM;
+    entry->daemon = daemon;
+    entry->number = left->number;
+    entry->offered_fd = -1;
+    int r = lkd_segment_memory_adopt(&entry->memory, left);
+    if (r < 0) { /* its descriptors are for a successor to find */
+        free(entry);
+        return r;
+    }
+    entry->spec.area_bytes = left->area_bytes;
+    entry->hashed = true;
+    HASH_ADD(hh, daemon->segments, number, sizeof(entry->number), entry);
+    if (!entry->hashed)
+        return -ENOMEM; /* and the process ends */
+    lki_area_restore(entry->memory.area_base, left->locks, left->attachments_max, 0, &entry->area);
+    entry->viewed = true;
+    return lkd_core_adopt_segment(daemon->core, left, entry->memory.area_base);
+}
+
 /* --- Growing --- */
 
 static void grow(uv_work_t *work)

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "broker/core/core.h"
 #include "common/cleanup.h"
@@ -135,7 +136,8 @@ static int take_lock(struct lkd_instance *instance, uint64_t now_s,
 static int write_lock_file(const struct lkd_instance *instance, uint64_t token_epoch_s)
 {
     char text[64];
-    int length = snprintf(text, sizeof(text), "%ld %" PRIu64 "\n", (long)getpid(), token_epoch_s);
+    int length =
+        snprintf(text, sizeof(text), "%ld %" PRIu64 "\n", (long)instance->pid, token_epoch_s);
     ssize_t written = pwrite(instance->lock_fd, text, (size_t)length, 0);
     if (written != length)
         return written < 0 ? -errno : -ENOSPC;
@@ -237,7 +239,8 @@ static int bind_and_listen(struct lkd_instance *instance, mode_t mode)
 int lkd_instance_open(struct lkd_instance *instance, const char *path, mode_t mode, uint64_t now_s,
                       struct lkd_instance_problem *out_problem)
 {
-    *instance = (struct lkd_instance){.directory_fd = -1, .lock_fd = -1, .listen_fd = -1};
+    *instance =
+        (struct lkd_instance){.directory_fd = -1, .lock_fd = -1, .listen_fd = -1, .pid = getpid()};
     *out_problem = (struct lkd_instance_problem){.exit_code = EX_OSERR};
     int r = open_directory(instance, path, out_problem);
     if (r == 0)

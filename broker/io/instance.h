@@ -16,6 +16,7 @@ struct lkd_instance {
     int directory_fd;
     int lock_fd;
     int listen_fd;
+    int32_t pid;         /* of whoever opened it, for the lock file */
     dev_t socket_device; /* of the socket file that we made */
     ino_t socket_inode;
     uint64_t token_epoch_s;    /* the first that may be used */

@@ -94,6 +94,13 @@ static void refuse_unknown(struct lkd_daemon *daemon, int socket_fd, int result,
     }
 }
 
+static bool enlist(struct lkd_daemon *daemon, struct lkd_link *link)
+{
+    link->hashed = true;
+    HASH_ADD(hh, daemon->links, session, sizeof(link->session), link);
+    return link->hashed;
+}
+
 /* Makes the link and tells the core. On success *out_link is in the table, without connection. */
 static int open_session(struct lkd_daemon *daemon, struct lkd_peer_info *info,
                         struct lkd_link **out_link)
@@ -113,9 +120,7 @@ static int open_session(struct lkd_daemon *daemon, struct lkd_peer_info *info,
         link_free(link);
         return r;
     }
-    link->hashed = true;
-    HASH_ADD(hh, daemon->links, session, sizeof(link->session), link);
-    if (!link->hashed) {
+    if (!enlist(daemon, link)) {
         lkd_core_session_lost(daemon->core, link->session, lki_clock_now_ns());
         link_free(link);
         return -ENOMEM;
@@ -143,6 +148,8 @@ static void accept_known(struct lkd_daemon *daemon, int socket_fd, struct lkd_pe
     if (!peer.may_offer)
         lkd_peer_forbid_fds(socket_fd);
     peer.session = link->session;
+    /* Before anything is read from it: a successor that finds it unknown accepts it once more. */
+    lkd_core_session_fds(daemon->core, link->session, socket_fd, lkd_watched_pidfd(link->process));
     r = lkd_connection_open(daemon, socket_fd, &peer, &link->connection);
     if (r < 0) {
         lkd_log_line(LKD_LOG_WARNING, "dropped pid %d (uid %u): %s", peer.pid, peer.uid,
@@ -164,6 +171,68 @@ void lkd_link_accept(struct lkd_daemon *daemon, int socket_fd)
         accept_known(daemon, socket_fd, &info);
     lkd_peer_info_deinit(&info);
     lkd_daemon_settle(daemon);
+}
+
+/* The process of a pidfd that an earlier worker opened. */
+static int recall_process(struct lkd_daemon *daemon, struct lkd_peer_info *info,
+                          struct lkd_link *link)
+{
+    int r = lkd_processes_get(&daemon->processes, info, &link->process);
+    if (r < 0)
+        return r;
+    if (info->pidfd == lkd_watched_pidfd(link->process))
+        info->pidfd = -1; /* another session of the process came before, with the same one */
+    link->pid = info->peer.pid;
+    link->introduced = true;
+    info->peer.process = lkd_watched_number(link->process);
+    return 0;
+}
+
+static int recall_connection(struct lkd_daemon *daemon, const struct lkd_left_session *left,
+                             struct lkd_link *link)
+{
+    struct lkd_connection_peer peer = {
+        .session = link->session,
+        .pid = left->pid,
+        .uid = left->uid,
+        .may_offer = left->uid == daemon->uid || left->uid == 0,
+    };
+    return lkd_connection_open(daemon, left->socket_fd, &peer, &link->connection);
+}
+
+int lkd_link_adopt(struct lkd_daemon *daemon, const struct lkd_left_session *left)
+{
+    struct lkd_peer_info info;
+    struct lkd_link *link = calloc(1, sizeof(*link));
+    if (link == NULL)
+        return -ENOMEM;
+    int r = lkd_peer_recall(left->socket_fd, left->pidfd, left->pid, &info);
+    if (r == 0)
+        r = recall_process(daemon, &info, link);
+    if (r == 0)
+        r = lkd_core_adopt_session(daemon->core, left, &info.peer, &link->session);
+    if (r == 0 && !enlist(daemon, link))
+        r = -ENOMEM;
+    else if (r < 0)
+        link_free(link);
+    if (r == 0 && left->socket_fd >= 0)
+        r = recall_connection(daemon, left, link);
+    if (r < 0)
+        info.pidfd = -1; /* a successor needs it */
+    lkd_peer_info_deinit(&info);
+    return r;
+}
+
+void lkd_links_start(struct lkd_daemon *daemon)
+{
+    struct lkd_link *link;
+    struct lkd_link *next;
+    HASH_ITER(hh, daemon->links, link, next)
+    {
+        lkd_watched_start(link->process);
+    }
+    LKI_LIST_FOREACH_SAFE (node, &daemon->connections)
+        lkd_connection_resume(lkd_connection_of(node));
 }
 
 void lkd_link_introduce(struct lkd_daemon *daemon, uint64_t session)

@@ -20,6 +20,13 @@ bool lkd_link_make_room(struct lkd_daemon *daemon);
  */
 void lkd_link_accept(struct lkd_daemon *daemon, int socket_fd);
 
+/* Goes on with a session that an earlier worker left: its process, and its connection if it has one.
+ * Nothing is received before lkd_links_start(). Returns 0 or -errno. */
+int lkd_link_adopt(struct lkd_daemon *daemon, const struct lkd_left_session *left);
+
+/* All have been adopted: watches their processes and connections. */
+void lkd_links_start(struct lkd_daemon *daemon);
+
 /* With the session's first request: asks for the name of its process, and watches it. Before the
  * answer, since whoever crashes at the start is gone soon after it; not on accepting, since before it
  * has an attachment its end leaves nothing behind. Does nothing the second time. */

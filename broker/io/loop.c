@@ -9,8 +9,10 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "broker/core/ledger.h"
 #include "broker/io/link.h"
 #include "broker/io/log.h"
+#include "broker/io/takeover.h"
 #include "broker/io/unread.h"
 #include "common/assert.h"
 #include "common/clock.h"
@@ -155,11 +157,12 @@ static int make_core(struct lkd_daemon *daemon)
 {
     struct lkd_core_config config = {
         .broker_uid = daemon->uid,
-        .broker_pid = getpid(),
+        .broker_pid = daemon->instance->pid,
         .started_ns = lki_clock_now_ns(),
         .token_epoch_s = daemon->instance->token_epoch_s,
         .socket_path = daemon->instance->path,
         .limits = daemon->options.limits,
+        .ledger = daemon->options.start->ledger,
     };
     /* A few bytes are there at once or not at all: this cannot be interrupted half-way. */
     if (getrandom(&config.hash_seed, sizeof(config.hash_seed), 0) != sizeof(config.hash_seed))
@@ -217,9 +220,20 @@ int lkd_daemon_init(struct lkd_daemon *daemon, struct lkd_instance *instance,
     daemon->slice_locks = SLICE_LOCKS_FIRST;
     lki_list_init(&daemon->connections);
     lkd_processes_init(&daemon->processes, &daemon->loop, on_process_ended, daemon);
-    int r = make_handles(daemon);
+    int r = make_core(daemon);
+    bool successor = r == 0 && lkd_core_is_successor(daemon->core);
+    struct lkd_strays strays = {.fds = NULL};
+    if (successor) {
+        lkd_core_blame(daemon->core, options->start->faulty);
+        /* before anything of ours is among them */
+        r = lkd_takeover_survey(daemon->core, options->start->kept, options->start->kept_count,
+                                &strays);
+    }
     if (r == 0)
-        r = make_core(daemon);
+        r = make_handles(daemon);
+    if (r == 0 && successor)
+        r = lkd_takeover(daemon, &strays);
+    lkd_strays_deinit(&strays);
     if (r == 0)
         r = lkd_listener_start(daemon);
     return r;
@@ -231,6 +245,8 @@ void lkd_daemon_run(struct lkd_daemon *daemon)
         (void)!write(daemon->options.ready_fd, "\n", 1); /* nobody may be waiting */
         daemon->options.ready_fd = lki_close(daemon->options.ready_fd);
     }
+    struct lkd_ledger_header *header = daemon->options.start->ledger;
+    atomic_store_explicit(&header->serving, 1, memory_order_relaxed); /* for the keeper's eyes */
     lkd_daemon_note_use(daemon);
     while (!daemon->stopping)
         (void)uv_run(&daemon->loop, UV_RUN_DEFAULT);

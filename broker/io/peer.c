@@ -146,6 +146,19 @@ int lkd_peer_ask(int socket_fd, enum lkd_peer_pidfd how, struct lkd_peer_info *o
     return r;
 }
 
+int lkd_peer_recall(int socket_fd, int pidfd, int32_t pid, struct lkd_peer_info *out_info)
+{
+    *out_info = (struct lkd_peer_info){.pidfd = pidfd, .peer.pid = pid};
+    int r = socket_fd >= 0 ? ask_groups(socket_fd, out_info) : 0;
+    if (r < 0)
+        return r;
+    /* Without inodes of their own the numbers of the descriptors tell processes apart as well: each
+     * process has one here. */
+    if (key_of_pidfd(out_info) < 0)
+        out_info->key = (struct lkd_process_key){.first = (uint64_t)pidfd, .second = UINT64_MAX};
+    return 0;
+}
+
 void lkd_peer_info_deinit(struct lkd_peer_info *info)
 {
     free(info->groups);

@@ -33,6 +33,14 @@ struct lkd_peer_info {
  */
 int lkd_peer_ask(int socket_fd, enum lkd_peer_pidfd how, struct lkd_peer_info *out_info);
 
+/**
+ * The same for a peer whose pidfd is known from before, and is borrowed: info->pidfd has its number.
+ * @socket_fd: -1: the connection has ended, and there are no groups
+ * @pid:       of the process, which may have ended
+ * Errors: -ENOMEM, and what getsockopt(2) says
+ */
+int lkd_peer_recall(int socket_fd, int pidfd, int32_t pid, struct lkd_peer_info *out_info);
+
 /* Closes and frees what it has; leaves it empty. */
 void lkd_peer_info_deinit(struct lkd_peer_info *info);
 

@@ -199,6 +199,11 @@ struct lkd_watched *lkd_watched_unref(struct lkd_watched *process)
     return NULL;
 }
 
+int lkd_watched_pidfd(const struct lkd_watched *process)
+{
+    return process->pidfd;
+}
+
 uint64_t lkd_watched_number(const struct lkd_watched *process)
 {
     return process->number;

@@ -44,6 +44,9 @@ void lkd_watched_start(struct lkd_watched *process);
 /* Gives the count back; the last one ends the watch and closes the pidfd. Returns NULL. */
 struct lkd_watched *lkd_watched_unref(struct lkd_watched *process);
 
+/* Its pidfd, borrowed. */
+int lkd_watched_pidfd(const struct lkd_watched *process);
+
 /* The number by which the core knows it; never used twice. */
 uint64_t lkd_watched_number(const struct lkd_watched *process);
 

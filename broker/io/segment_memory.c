@@ -144,10 +144,27 @@ void lkd_segment_memory_make(struct lkd_segment_memory *memory, const struct lkd
                        spec->reserve ? spec->data_bytes : 0, &memory->data_fd);
     out_made->result = r;
     out_made->area_base = memory->area_base;
+    out_made->area_fd = memory->area_fd;
+    out_made->data_fd = memory->data_fd;
     if (r < 0) {
         lkd_segment_memory_deinit(memory);
         out_made->area_base = NULL;
     }
+}
+
+int lkd_segment_memory_adopt(struct lkd_segment_memory *memory, const struct lkd_left_segment *left)
+{
+    void *base = mmap(NULL, left->area_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, left->area_fd, 0);
+    if (base == MAP_FAILED)
+        return -errno;
+    *memory = (struct lkd_segment_memory){
+        .area_base = base,
+        .area_bytes = left->area_bytes,
+        .area_fd = left->area_fd,
+        .data_fd = left->data_fd,
+        .is_file = left->file,
+    };
+    return 0;
 }
 
 int lkd_segment_memory_grow(const struct lkd_segment_memory *memory, uint64_t data_bytes,

@@ -33,6 +33,11 @@ struct lkd_segment_memory {
 void lkd_segment_memory_make(struct lkd_segment_memory *memory, const struct lkd_segment_spec *spec,
                              int offered_fd, struct lkd_segment_made *out_made);
 
+/* Maps what an earlier worker made. The descriptors stay open when that fails. Returns 0 or -errno.
+ */
+int lkd_segment_memory_adopt(struct lkd_segment_memory *memory,
+                             const struct lkd_left_segment *left);
+
 /* Makes the data at least data_bytes long; with reserve, allocated. Never shortens anything.
  * Returns 0 or -errno. */
 int lkd_segment_memory_grow(const struct lkd_segment_memory *memory, uint64_t data_bytes,

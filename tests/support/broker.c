@@ -108,6 +108,24 @@ void test_broker_stop(struct test_broker *broker)
     running = NULL;
 }
 
+pid_t test_broker_worker(const struct test_broker *broker)
+{
+    char path[64];
+    uint64_t deadline_ns = lki_clock_now_ns() + 10 * LKI_NS_PER_S;
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)broker->pid, (int)broker->pid);
+    for (;;) {
+        int worker = 0;
+        FILE *children = fopen(path, "re");
+        bool found = children && fscanf(children, "%d", &worker) == 1;
+        if (children)
+            fclose(children);
+        if (found)
+            return worker;
+        test_check(lki_clock_now_ns() < deadline_ns, "the broker has no worker");
+        test_sleep_ns(LKI_NS_PER_MS);
+    }
+}
+
 void test_broker_show_log(const struct test_broker *broker)
 {
     FILE *log = fopen(broker->log_path, "re");

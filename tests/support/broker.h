@@ -19,5 +19,8 @@ void test_broker_start(struct test_broker *broker);
  */
 void test_broker_stop(struct test_broker *broker);
 
+/* The process that does the work, a child of broker->pid. Aborts if none appears within 10 s. */
+pid_t test_broker_worker(const struct test_broker *broker);
+
 /* Copies the daemon's log to stderr: for the report of a failure. */
 void test_broker_show_log(const struct test_broker *broker);

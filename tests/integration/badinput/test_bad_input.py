@@ -202,10 +202,10 @@ class CommandLine(BrokerTest):
         return self.broker_at(self.socket)
 
     def case_broker_full(self):
-        """A broker of 40 descriptors, and readers until it has none left: the newest is refused."""
+        """A broker of 48 descriptors, and readers until it has none left: the newest is refused."""
         path = os.path.join(self.directory, "full.sock")
         broker = self.start(LOCKKEEPERD, "--socket", path,
-                            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)))
+                            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48)))
         self.until(lambda: self.lk("--socket", path, "where")[0] == 0)
         command = [LOCKKEEPER, "--socket", path, "run", "-s", "read", "sh", "-c", "echo held; read x; true"]
         readers = [self.start(*command)]

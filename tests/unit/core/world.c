@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "common/clock.h"
 
@@ -44,7 +45,14 @@ void world_setup_with(const struct lkd_core_config *config)
 {
     memset(&world, 0, sizeof(world));
     world.now_ns = 1000 * LKI_NS_PER_S;
-    cr_assert(eq(int, lkd_core_new(config, &world.core), 0));
+    struct lkd_core_config own = *config;
+    world.ledger_bytes = lkd_ledger_bytes(&own.limits);
+    world.ledger = mmap(NULL, world.ledger_bytes, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    cr_assert(ne(ptr, world.ledger, MAP_FAILED));
+    own.ledger = world.ledger;
+    world.config = own;
+    cr_assert(eq(int, lkd_core_new(&own, &world.core), 0));
 }
 
 void world_setup(void)
@@ -73,6 +81,7 @@ void world_teardown(void)
 {
     world.core = lkd_core_free(world.core);
     forget_effects();
+    munmap(world.ledger, world.ledger_bytes);
     for (size_t i = 0; i < sizeof(world.areas) / sizeof(world.areas[0]); i++)
         free(world.areas[i]);
 }

@@ -8,6 +8,7 @@
 #include <criterion/new/assert.h>
 
 #include "broker/core/core.h"
+#include "broker/core/ledger.h"
 #include "engine/repair.h"
 #include "engine/wait.h"
 #include "lockkeeper/lockkeeper.h"
@@ -23,6 +24,9 @@ struct recorded {
 
 struct world {
     struct lkd_core *core;
+    struct lkd_core_config config;
+    void *ledger; /* shared with forked children */
+    size_t ledger_bytes;
     uint64_t now_ns;
     uint64_t last_id;
     struct recorded *records;

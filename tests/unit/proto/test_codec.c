@@ -86,6 +86,8 @@ static const struct lki_message full_messages[] = {
      .as.list = {LKI_LIST_BROKER, UINT64_MAX, BYTES("@27/gpu")}},
     {.type = LKI_REQUEST_GOODBYE, .id = 17},
     {.type = LKI_REQUEST_DEADLOCK_CHECK, .id = 30, .as.lock_ref = {UINT32_MAX, UINT32_MAX - 1}},
+    {.type = LKI_REQUEST_RESUME, .id = 31},
+    {.type = LKI_REPLY_RESUMED, .id = 32},
     {.type = LKI_REPLY_RESULT,
      .id = 18,
      .as.result = {LKI_STATUS_BAD_FD, UINT64_MAX, BYTES("not a regular file")}},
@@ -192,7 +194,7 @@ static void expect_round_trip(const struct lki_message *message)
 
 Test(codec, every_message_survives_with_all_its_fields)
 {
-    cr_assert(eq(sz, FULL_MESSAGES, 23), "one row for every type");
+    cr_assert(eq(sz, FULL_MESSAGES, 25), "one row for every type");
     for (size_t i = 0; i < FULL_MESSAGES; i++)
         expect_round_trip(&full_messages[i]);
 }
@@ -331,8 +333,8 @@ Test(codec, does_not_write_what_it_would_not_read)
 {
     const struct lki_message wrong[] = {
         {.type = LKI_MESSAGE_NONE},
-        {.type = (enum lki_message_type)19},
-        {.type = (enum lki_message_type)37},
+        {.type = (enum lki_message_type)31},
+        {.type = (enum lki_message_type)99},
         {.type = LKI_REQUEST_ACQUIRE, .as.acquire.mode = 3},
         {.type = LKI_REQUEST_ACQUIRE, .as.acquire.mode = 0x102},
         {.type = LKI_REQUEST_LIST, .as.list.what = 5},

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/core/brokered_hold.h"
+
+#include "broker/core/attachment.h"
+#include "broker/core/brokered_wait.h"
+#include "broker/core/inquiry.h"
+#include "broker/core/segment.h"
+
+/* The place that a request names: of this session and segment, driven by the broker, and live.
+ * NULL: refused. */
+static struct lkd_attachment *find_place(struct lkd_core *core, struct lkd_attachment *main,
+                                         const struct lki_message *message)
+{
+    const struct lki_hold_ref *hold = &message->as.hold_ref;
+    struct lkd_session *session = main->session;
+
+    if (hold->lock >= main->segment->locks) {
+        lkd_refuse(core, session, message->id, LKI_STATUS_OUT_OF_RANGE,
+                   "there is no lock %u: the segment has %u", hold->lock, main->segment->locks);
+        return NULL;
+    }
+    struct lkd_attachment *place = lkd_segment_attachment(main->segment, hold->attachment);
+    if (!place || place->main != main || place->state != LKD_ATTACHMENT_LIVE) {
+        if (session->repeating && message->type == LKI_REQUEST_RELEASE)
+            /* its slot has ended with the hold, under another worker */
+            lkd_reply_result(core, session, message->id, LKI_STATUS_OK, 0);
+        else
+            lkd_refuse(core, session, message->id, LKI_STATUS_NOT_HOLDER,
+                       "this session has no attachment %#x: that hold has ended, or is not its own",
+                       hold->attachment);
+        return NULL;
+    }
+    if (!place->brokered) {
+        lkd_refuse(core, session, message->id, LKI_STATUS_INVALID,
+                   "attachment %#x locks in shared memory by itself", hold->attachment);
+        return NULL;
+    }
+    return place;
+}
+
+static void answer_hold(struct lkd_core *core, struct lkd_attachment *place,
+                        const struct lki_message *message, bool held)
+{
+    if (held) {
+        lkd_reply_result(core, place->session, message->id, LKI_STATUS_OK, 0);
+        return;
+    }
+    char holder[LKD_HOLDER_TEXT_BYTES];
+    lkd_inquiry_describe(place->segment, message->as.hold_ref.lock, holder);
+    lkd_refuse(core, place->session, message->id, LKI_STATUS_NOT_HOLDER,
+               "this session does not hold lock %u%s; nothing was changed",
+               message->as.hold_ref.lock, holder);
+}
+
+void lkd_hold_release(struct lkd_core *core, struct lkd_attachment *main,
+                      const struct lki_message *message, uint64_t now_ns)
+{
+    uint32_t lock = message->as.hold_ref.lock;
+    struct lkd_attachment *place = find_place(core, main, message);
+    if (!place)
+        return;
+    bool held =
+        !lkd_waits_for(place, lock) && lki_lock_release(&place->party, lock) == LKI_RELEASED;
+    /* Released before, under another worker: what it wanted is so. */
+    answer_hold(core, place, message, held || place->session->repeating);
+    if (!held)
+        return;
+    lkd_wait_note_over(place, lock);
+    place->granted = false;
+    if (lkd_is_extra(place))
+        lkd_attachment_close_extra(core, place, now_ns);
+}
+
+void lkd_hold_mark_consistent(struct lkd_core *core, struct lkd_attachment *main,
+                              const struct lki_message *message)
+{
+    uint32_t lock = message->as.hold_ref.lock;
+    struct lkd_attachment *place = find_place(core, main, message);
+    if (place)
+        answer_hold(core, place, message,
+                    !lkd_waits_for(place, lock) &&
+                        lki_lock_mark_consistent(&place->party, lock,
+                                                 place->granted_to_exit
+                                                     ? LKI_HOLD_TO_EXIT
+                                                     : LKI_HOLD_DATA) == LKI_TAKEN);
+}
+
+void lkd_hold_declare(struct lkd_core *core, struct lkd_attachment *main,
+                      const struct lki_message *message)
+{
+    const struct lki_hold_ref *hold = &message->as.hold_ref;
+    struct lkd_attachment *place = find_place(core, main, message);
+    if (place)
+        answer_hold(core, place, message,
+                    !lkd_waits_for(place, hold->lock) &&
+                        lki_lock_declare(&place->party, hold->lock, hold->offset,
+                                         hold->length_bytes) == LKI_TAKEN);
+}

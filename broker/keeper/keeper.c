@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: MIT */
+#include "broker/keeper/keeper.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "broker/core/ledger.h"
+#include "broker/io/log.h"
+#include "common/clock.h"
+#include "common/fd.h"
+
+#define KEPT_MAX 16u
+
+/* A worker that fails as soon as it has begun would be restarted without end at full speed. */
+#define QUICK_DEATH_NS (500 * LKI_NS_PER_MS)
+#define PAUSE_FIRST_NS (10 * LKI_NS_PER_MS)
+#define PAUSE_MAX_NS LKI_NS_PER_S
+
+/* A worker that somebody stopped serves nobody, and nobody can tell it from one that hangs. */
+#define STOPPED_MAX_NS (10 * LKI_NS_PER_S)
+
+struct lkd_keeper {
+    lkd_worker_fn worker;
+    void *user;
+    struct lkd_worker_start start;
+    int kept[KEPT_MAX];
+    uint64_t ledger_bytes;
+    int ledger_fd;
+    int signal_fd;
+    int requests[2]; /* ours, the worker's */
+    sigset_t old_mask;
+    pid_t pid; /* of the worker; 0: none */
+    uint64_t began_ns;
+    uint64_t stopped_ns; /* since when it is stopped; 0: it runs */
+    uint64_t pause_ns;
+    uint64_t resume_ns; /* when to start the next one; 0: not now */
+    uint32_t restarts;
+    bool stopping;
+    bool done;
+    int exit_code;
+};
+
+/* --- Lifecycle --- */
+
+static int make_ledger(struct lkd_keeper *keeper, const struct lkd_limits *limits)
+{
+    keeper->ledger_bytes = lkd_ledger_bytes(limits);
+    keeper->ledger_fd = memfd_create("lockkeeper-ledger", MFD_CLOEXEC);
+    if (keeper->ledger_fd < 0 || ftruncate(keeper->ledger_fd, (off_t)keeper->ledger_bytes) < 0)
+        return -errno;
+    void *base = mmap(NULL, keeper->ledger_bytes, PROT_READ | PROT_WRITE,
+                      MAP_SHARED | MAP_NORESERVE, keeper->ledger_fd, 0);
+    if (base == MAP_FAILED)
+        return -errno;
+    keeper->start.ledger = base;
+    return 0;
+}
+
+static int watch_signals(struct lkd_keeper *keeper)
+{
+    sigset_t ours;
+    (void)sigemptyset(&ours);
+    (void)sigaddset(&ours, SIGCHLD);
+    (void)sigaddset(&ours, SIGTERM);
+    (void)sigaddset(&ours, SIGINT);
+    (void)sigaddset(&ours, SIGHUP);
+    if (sigprocmask(SIG_BLOCK, &ours, &keeper->old_mask) < 0)
+        return -errno;
+    keeper->signal_fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
+    return keeper->signal_fd < 0 ? -errno : 0;
+}
+
+static int keeper_init(struct lkd_keeper *keeper, const struct lkd_limits *limits, const int *kept,
+                       size_t kept_count)
+{
+    int r = make_ledger(keeper, limits);
+    if (r == 0)
+        r = watch_signals(keeper);
+    if (r == 0 &&
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, keeper->requests) < 0)
+        r = -errno;
+    if (r < 0)
+        return r;
+    size_t count = 0;
+    for (size_t i = 0; i < kept_count && count < KEPT_MAX; i++)
+        keeper->kept[count++] = kept[i];
+    const int own[] = {keeper->ledger_fd, keeper->signal_fd, keeper->requests[0],
+                       keeper->requests[1]};
+    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]) && count < KEPT_MAX; i++)
+        keeper->kept[count++] = own[i];
+    keeper->start.kept = keeper->kept;
+    keeper->start.kept_count = count;
+    keeper->start.request_fd = keeper->requests[1];
+    return 0;
+}
+
+static void keeper_deinit(struct lkd_keeper *keeper)
+{
+    keeper->requests[0] = lki_close(keeper->requests[0]);
+    keeper->requests[1] = lki_close(keeper->requests[1]);
+    if (keeper->signal_fd >= 0)
+        (void)sigprocmask(SIG_SETMASK, &keeper->old_mask, NULL);
+    keeper->signal_fd = lki_close(keeper->signal_fd);
+    if (keeper->start.ledger != NULL)
+        (void)munmap(keeper->start.ledger, keeper->ledger_bytes);
+    keeper->ledger_fd = lki_close(keeper->ledger_fd);
+}
+
+/* --- The worker --- */
+
+static _Noreturn void be_worker(struct lkd_keeper *keeper, pid_t parent)
+{
+    (void)prctl(PR_SET_NAME, "lockkeeper-work");
+    /* Without the keeper nobody would bring the service back after the next failure. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+        _exit(EX_OSERR);
+    (void)sigprocmask(SIG_SETMASK, &keeper->old_mask, NULL);
+    exit(keeper->worker(&keeper->start, keeper->user));
+}
+
+/* Not fork(): the table of descriptors is to be one. What fork() does besides, locks of the C
+ * library, matters in processes with threads alone, and we have none. */
+static pid_t clone_with_files(void)
+{
+#if defined(__s390__) || defined(__CRIS__)
+    return (pid_t)syscall(SYS_clone, NULL, (long)(CLONE_FILES | SIGCHLD), NULL, NULL, NULL);
+#else
+    return (pid_t)syscall(SYS_clone, (long)(CLONE_FILES | SIGCHLD), NULL, NULL, NULL, NULL);
+#endif
+}
+
+static void begin_worker(struct lkd_keeper *keeper)
+{
+    pid_t parent = getpid();
+    keeper->resume_ns = 0;
+    keeper->stopped_ns = 0;
+    keeper->began_ns = lki_clock_now_ns();
+    pid_t pid = clone_with_files();
+    if (pid == 0)
+        be_worker(keeper, parent);
+    if (pid < 0) {
+        lkd_log_line(LKD_LOG_ERROR, "cannot start a worker: %s", strerror(errno));
+        keeper->resume_ns = lki_clock_now_ns() + PAUSE_MAX_NS;
+        return;
+    }
+    keeper->pid = pid;
+}
+
+static bool has_served(const struct lkd_keeper *keeper)
+{
+    const struct lkd_ledger_header *header = keeper->start.ledger;
+    return atomic_load_explicit(&header->serving, memory_order_relaxed) != 0;
+}
+
+/* It was about to end: its descriptors are closed, and nobody could go on with them. */
+static bool has_closed(const struct lkd_keeper *keeper)
+{
+    const struct lkd_ledger_header *header = keeper->start.ledger;
+    return atomic_load_explicit(&header->closed, memory_order_seq_cst) != 0;
+}
+
+/* It ended by its own will, by which the service ends, or it could not even begin. */
+static bool is_end(const struct lkd_keeper *keeper, int status)
+{
+    if (keeper->stopping || has_closed(keeper))
+        return true;
+    return WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !has_served(keeper));
+}
+
+/* SIGKILL is somebody's decision, an operator's or the kernel's when memory runs out; the other
+ * signals are the worker's own doing, and so is an exit with an error. */
+static bool is_fault(int status)
+{
+    return !WIFSIGNALED(status) || (WTERMSIG(status) != SIGKILL && WTERMSIG(status) != SIGTERM &&
+                                    WTERMSIG(status) != SIGINT && WTERMSIG(status) != SIGHUP);
+}
+
+static void plan_next(struct lkd_keeper *keeper, int status)
+{
+    uint64_t now_ns = lki_clock_now_ns();
+    keeper->start.faulty = is_fault(status);
+    keeper->restarts++;
+    bool quick = keeper->start.faulty && now_ns - keeper->began_ns < QUICK_DEATH_NS;
+    if (!quick)
+        keeper->pause_ns = 0;
+    else if (keeper->pause_ns == 0)
+        keeper->pause_ns = PAUSE_FIRST_NS;
+    else if (keeper->pause_ns < PAUSE_MAX_NS)
+        keeper->pause_ns *= 2;
+    if (WIFSIGNALED(status))
+        lkd_log_line(LKD_LOG_WARNING, "the worker (pid %d) died by signal %d (%s): another goes on",
+                     keeper->pid, WTERMSIG(status), strsignal(WTERMSIG(status)));
+    else
+        lkd_log_line(LKD_LOG_WARNING, "the worker (pid %d) failed with code %d: another goes on",
+                     keeper->pid, WEXITSTATUS(status));
+    keeper->pid = 0;
+    keeper->resume_ns = now_ns + keeper->pause_ns;
+}
+
+static void on_child(struct lkd_keeper *keeper)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG | WUNTRACED | WCONTINUED)) > 0) {
+        if (pid != keeper->pid)
+            continue;
+        if (WIFSTOPPED(status)) {
+            keeper->stopped_ns = lki_clock_now_ns();
+        } else if (WIFCONTINUED(status)) {
+            keeper->stopped_ns = 0;
+        } else if (is_end(keeper, status)) {
+            keeper->done = true;
+            keeper->exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : EX_OSERR;
+            keeper->pid = 0;
+        } else {
+            plan_next(keeper, status);
+        }
+    }
+}
+
+/* --- The loop --- */
+
+static void on_signals(struct lkd_keeper *keeper)
+{
+    struct signalfd_siginfo info;
+    bool child = false;
+    while (read(keeper->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+        if (info.ssi_signo == SIGCHLD) {
+            child = true;
+            continue;
+        }
+        keeper->stopping = true;
+        if (keeper->pid != 0)
+            (void)kill(keeper->pid, (int)info.ssi_signo);
+        else
+            keeper->done = true;
+    }
+    if (child)
+        on_child(keeper);
+}
+
+static void on_request(struct lkd_keeper *keeper)
+{
+    struct lkd_signal_request request;
+    while (recv(keeper->requests[0], &request, sizeof(request), 0) == sizeof(request))
+        /* Ended meanwhile: then there is nothing to be done, and its pidfd tells the worker. */
+        (void)pidfd_send_signal(request.pidfd, request.signal, NULL, 0);
+}
+
+/* When there is something to do without an event, or LKI_TIME_NEVER. */
+static uint64_t next_deadline(const struct lkd_keeper *keeper)
+{
+    if (keeper->pid == 0)
+        return keeper->resume_ns;
+    return keeper->stopped_ns != 0 ? keeper->stopped_ns + STOPPED_MAX_NS : LKI_TIME_NEVER;
+}
+
+static void on_deadline(struct lkd_keeper *keeper)
+{
+    if (keeper->pid == 0) {
+        begin_worker(keeper);
+        return;
+    }
+    lkd_log_line(LKD_LOG_WARNING, "the worker (pid %d) was stopped for %d s: it is killed",
+                 keeper->pid, (int)(STOPPED_MAX_NS / LKI_NS_PER_S));
+    keeper->stopped_ns = 0;
+    (void)kill(keeper->pid, SIGKILL);
+}
+
+static void turn(struct lkd_keeper *keeper)
+{
+    struct pollfd fds[] = {{.fd = keeper->signal_fd, .events = POLLIN},
+                           {.fd = keeper->requests[0], .events = POLLIN}};
+    uint64_t due_ns = next_deadline(keeper);
+    uint64_t now_ns = lki_clock_now_ns();
+    if (due_ns <= now_ns) {
+        on_deadline(keeper);
+        return;
+    }
+    uint64_t left_ns = due_ns - now_ns;
+    const struct timespec left = {.tv_sec = (time_t)(left_ns / LKI_NS_PER_S),
+                                  .tv_nsec = (long)(left_ns % LKI_NS_PER_S)};
+    if (ppoll(fds, 2, due_ns == LKI_TIME_NEVER ? NULL : &left, NULL) <= 0)
+        return;
+    if (fds[1].revents != 0)
+        on_request(keeper);
+    if (fds[0].revents != 0)
+        on_signals(keeper);
+}
+
+int lkd_keeper_run(const struct lkd_limits *limits, const int *kept, size_t kept_count,
+                   lkd_worker_fn worker, void *user, bool *out_closed)
+{
+    *out_closed = false;
+    struct lkd_keeper keeper = {
+        .worker = worker, .user = user, .ledger_fd = -1, .signal_fd = -1, .requests = {-1, -1}};
+    int r = keeper_init(&keeper, limits, kept, kept_count);
+    if (r < 0) {
+        lkd_log_line(LKD_LOG_ERROR, "cannot keep a worker: %s", strerror(-r));
+        keeper_deinit(&keeper);
+        return EX_OSERR;
+    }
+    begin_worker(&keeper);
+    while (!keeper.done)
+        turn(&keeper);
+    *out_closed = has_closed(&keeper);
+    keeper_deinit(&keeper);
+    return keeper.exit_code;
+}
