@@ -13,10 +13,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "broker/core/ledger.h"
 #include "broker/io/daemon.h"
 #include "broker/io/instance.h"
 #include "broker/io/log.h"
+#include "broker/io/sandbox.h"
 #include "broker/keeper/keeper.h"
 #include "broker/options.h"
 #include "common/fd.h"
@@ -98,55 +98,67 @@ struct service {
     struct lkd_options options;
 };
 
-/* From here on nobody finds us, and a successor may take the path. */
-static void give_up_path(struct lkd_instance *instance, const struct lkd_worker_start *start)
+/* Returns 0, or an exit code. */
+static int enter_sandbox(const struct lkd_options *options)
 {
-    struct lkd_ledger_header *header = start->ledger;
-    /* Before the descriptors get other meanings: the keeper has their numbers, too. */
-    atomic_store_explicit(&header->closed, 1, memory_order_seq_cst);
-    lkd_instance_close(instance);
+    if (options->no_sandbox || !lkd_sandbox_is_possible()) {
+        lkd_log_line(LKD_LOG_DEBUG, "the worker runs without its sandbox");
+        return 0;
+    }
+    int parts = lkd_sandbox_enter();
+    if (parts < 0) {
+        lkd_log_line(LKD_LOG_ERROR, "cannot enter the sandbox: %s; --no-sandbox does without",
+                     strerror(-parts));
+        return EX_OSERR;
+    }
+    if (!(parts & LKD_SANDBOX_FILES))
+        lkd_log_line(LKD_LOG_DEBUG, "this kernel has no Landlock: the worker could read files");
+    return 0;
 }
 
 static int work(const struct lkd_worker_start *start, void *user)
 {
     struct service *service = user;
-    const struct lkd_ledger_header *header = start->ledger;
     const struct lkd_daemon_options daemon_options = {
         .start = start,
         .peer_pidfd = service->options.no_peerpidfd ? LKD_PEER_PIDFD_FALLBACK : LKD_PEER_PIDFD_BEST,
         .idle_exit_ms = service->options.idle_exit_s * 1000,
-        /* a successor's is closed */
-        .ready_fd = atomic_load_explicit(&header->serving, memory_order_relaxed)
-                        ? -1
-                        : service->options.ready_fd,
+        .ready_fd = start->successor ? -1 : service->options.ready_fd, /* a successor's is closed */
         .limits = service->options.limits,
     };
+    int exit_code = enter_sandbox(&service->options);
+    if (exit_code != 0)
+        return exit_code;
     static struct lkd_daemon daemon; /* some hundred KiB */
     int r = lkd_daemon_init(&daemon, &service->instance, &daemon_options);
     if (r < 0) {
         lkd_log_line(LKD_LOG_ERROR, "cannot start: %s", uv_strerror(r));
-        if (atomic_load_explicit(&header->serving, memory_order_relaxed))
+        if (start->successor)
             _exit(EX_OSERR); /* what was taken over is for the next one to find */
     } else {
         lkd_log_line(LKD_LOG_INFO, "listens at %s", service->instance.path);
         lkd_daemon_run(&daemon);
     }
-    give_up_path(&service->instance, start);
+    (void)lkd_worker_request_close(start);
     if (!lkd_daemon_deinit(&daemon))
         _exit(r < 0 ? EX_OSERR : 0); /* exit(3) would wait for the helper that hangs */
     return r < 0 ? EX_OSERR : 0;
 }
 
+static void close_path(uint64_t token_epoch_s, void *user)
+{
+    struct service *service = user;
+    if (token_epoch_s > service->instance.used_epoch_s)
+        service->instance.used_epoch_s = token_epoch_s;
+    lkd_instance_close(&service->instance);
+}
+
 static int serve(struct service *service)
 {
-    struct lkd_instance *instance = &service->instance;
+    const struct lkd_instance *instance = &service->instance;
     const int kept[] = {instance->directory_fd, instance->lock_fd, instance->listen_fd};
-    bool closed;
-    int exit_code = lkd_keeper_run(&service->options.limits, kept, sizeof(kept) / sizeof(kept[0]),
-                                   work, service, &closed);
-    if (!closed) /* the last worker was killed, or none began */
-        lkd_instance_close(instance);
-    return exit_code;
+    return lkd_keeper_run(&service->options.limits, kept, sizeof(kept) / sizeof(kept[0]), work,
+                          close_path, service);
 }
 
 int main(int argc, char **argv)

@@ -19,6 +19,7 @@ enum { /* options without a letter */
        OPTION_LOG_LEVEL,
        OPTION_LIMIT,
        OPTION_NO_PEERPIDFD,
+       OPTION_NO_SANDBOX,
 };
 
 static const char help_text[] =
@@ -43,6 +44,7 @@ static const char help_text[] =
     "      --autostarted        detach from whoever started this: own session, log in\n"
     "                           PATH.log\n"
     "      --log-level LEVEL    error, warning, info (default) or debug\n"
+    "      --no-sandbox         let the worker do what the user may, for debuggers\n"
     "      --no-peerpidfd       as on a kernel without SO_PEERPIDFD, for tests\n"
     "  -h, --help               this text\n"
     "  -V, --version            the version\n"
@@ -152,6 +154,9 @@ static bool parse_option(int option, const char *value, struct lkd_options *opti
     case OPTION_NO_PEERPIDFD:
         options->no_peerpidfd = true;
         return true;
+    case OPTION_NO_SANDBOX:
+        options->no_sandbox = true;
+        return true;
     default: /* getopt_long() has said what is wrong */
         return false;
     }
@@ -168,6 +173,7 @@ bool lkd_options_parse(int argc, char **argv, struct lkd_options *out_options, i
         {"limit", required_argument, NULL, OPTION_LIMIT},
         {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
         {"no-peerpidfd", no_argument, NULL, OPTION_NO_PEERPIDFD},
+        {"no-sandbox", no_argument, NULL, OPTION_NO_SANDBOX},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},
         {NULL, 0, NULL, 0},

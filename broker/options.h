@@ -17,6 +17,7 @@ struct lkd_options {
     int ready_fd; /* -1: none */
     bool autostarted;
     bool no_peerpidfd;
+    bool no_sandbox;
     enum lkd_log_level log_level;
     struct lkd_limits limits;
 };

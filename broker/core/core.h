@@ -102,6 +102,7 @@ struct lkd_segment_made {
         *area_base; /* zeroed and writable, spec.area_bytes long; stays mapped until DROP_SEGMENT */
     int32_t area_fd; /* for the ledger; the core does nothing with them */
     int32_t data_fd;
+    int32_t read_only_fd;
     uint64_t data_bytes;  /* the real size, of a file segment */
     uint64_t file_device; /* of an offered file; both 0 otherwise */
     uint64_t file_inode;
@@ -181,7 +182,8 @@ struct lkd_left_segment {
     struct lkd_segment_record *record; /* the core's */
     uint32_t number;
     int32_t area_fd;
-    int32_t data_fd; /* -1: none */
+    int32_t data_fd;      /* -1: none */
+    int32_t read_only_fd; /* -1: none */
     uint64_t area_bytes;
     uint32_t locks;
     uint32_t attachments_max;

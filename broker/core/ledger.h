@@ -41,7 +41,7 @@ struct lkd_ledger_header {
     _Atomic uint32_t restarts; /* how often a worker took over */
     uint64_t started_ns;       /* by the first worker */
     _Atomic uint32_t serving;  /* a worker has listened */
-    _Atomic uint32_t closed;   /* the worker has given up socket and lock: the service ends */
+    uint32_t padding1;
     /* What the worker is working on, for whoever has to explain its death; 0: nothing. */
     _Atomic uint64_t work_session;
     _Atomic uint32_t work_segment;
@@ -90,6 +90,8 @@ struct lkd_segment_record {
     _Atomic uint32_t facts; /* LKD_SEGMENT_NAMED and so on */
     int32_t area_fd;        /* the driver's */
     int32_t data_fd;
+    int32_t read_only_fd;
+    uint32_t padding;
     uint32_t uid;
     uint32_t gid;
     uint32_t mode;
@@ -110,7 +112,7 @@ struct lkd_segment_record {
     uint32_t name_id;
     uint32_t name_bytes;
     uint8_t name[LKI_NAME_BYTES_MAX + 1];
-    uint8_t reserved[120];
+    uint8_t reserved[112];
 };
 
 #define LKD_ATTACHMENT_BROKERED UINT32_C(1)

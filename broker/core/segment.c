@@ -206,6 +206,7 @@ static void record(struct lkd_core *core, struct lkd_segment *segment,
     record->number = segment->number;
     record->area_fd = made->area_fd;
     record->data_fd = made->data_fd;
+    record->read_only_fd = made->read_only_fd;
     record->uid = segment->uid;
     record->gid = segment->gid;
     record->mode = segment->mode;

@@ -59,11 +59,27 @@ static void entry_free(struct lkd_memory_entry *entry)
 
 /* --- Making --- */
 
+/* Memory can be opened anew at any time, by ourselves; for a file that takes rights which a worker
+ * has not. */
+static void open_for_readers(struct lkd_memory_entry *entry)
+{
+    int fd = lkd_worker_reopen_read_only(entry->daemon->options.start, entry->memory.data_fd);
+    if (fd >= 0) {
+        lkd_segment_memory_set_read_only(&entry->memory, fd);
+        entry->made.read_only_fd = fd;
+        return;
+    }
+    lkd_segment_memory_deinit(&entry->memory);
+    entry->made = (struct lkd_segment_made){.result = fd};
+}
+
 static void make(uv_work_t *work)
 {
     struct lkd_memory_entry *entry = LKI_CONTAINER_OF(work, struct lkd_memory_entry, work);
     lkd_segment_memory_make(&entry->memory, &entry->spec, lki_steal_fd(&entry->offered_fd),
                             &entry->made);
+    if (entry->made.result == 0 && entry->spec.offered)
+        open_for_readers(entry);
 }
 
 static void finish_make(struct lkd_memory_entry *entry)

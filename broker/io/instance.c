@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sysexits.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "broker/core/core.h"
@@ -19,7 +21,9 @@
 #include "common/fd.h"
 #include "proto/channel.h"
 
-#define EPOCH_BLOCK 64u     /* epochs, one per segment made, for one write to the lock file */
+#define EPOCH_BLOCK 64u  /* epochs, one per segment made, for one write to the lock file */
+#define DYING_TRIES 500u /* two seconds */
+#define DYING_NAP_NS 4000000
 #define LISTEN_BACKLOG 1024 /* the kernel lowers it to net.core.somaxconn */
 
 static int __attribute__((format(printf, 4, 5)))
@@ -91,6 +95,26 @@ static void read_lock_file(int lock_fd, long *out_pid, uint64_t *out_epoch_s)
     *out_epoch_s = epoch_s;
 }
 
+/* A daemon whose keeper was killed holds the lock until its worker, which dies with it, has been
+ * torn down: that is waited for. Returns 0, -EADDRINUSE or what flock(2) says. */
+static int lock_file(int fd)
+{
+    for (uint32_t tries = 0; flock(fd, LOCK_EX | LOCK_NB) < 0; tries++) {
+        long pid;
+        uint64_t epoch_s;
+        if (errno == EINTR)
+            continue;
+        if (errno != EWOULDBLOCK)
+            return -errno;
+        read_lock_file(fd, &pid, &epoch_s);
+        bool keeper_is_gone = pid > 0 && kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+        if (!keeper_is_gone || tries >= DYING_TRIES)
+            return -EADDRINUSE;
+        (void)nanosleep(&(struct timespec){.tv_nsec = DYING_NAP_NS}, NULL);
+    }
+    return 0;
+}
+
 static int take_lock(struct lkd_instance *instance, uint64_t now_s,
                      struct lkd_instance_problem *out_problem)
 {
@@ -113,8 +137,8 @@ static int take_lock(struct lkd_instance *instance, uint64_t now_s,
                       instance->path);
     long pid;
     uint64_t stored_epoch_s;
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-        int r = errno == EWOULDBLOCK ? -EADDRINUSE : -errno;
+    int r = lock_file(fd);
+    if (r < 0) {
         read_lock_file(fd, &pid, &stored_epoch_s);
         if (r == -EADDRINUSE)
             return refuse(

@@ -35,7 +35,7 @@ static void pause_accepting(struct lkd_daemon *daemon)
 static void take_spare(struct lkd_daemon *daemon)
 {
     if (daemon->spare_fd < 0)
-        daemon->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        daemon->spare_fd = fcntl(daemon->instance->listen_fd, F_DUPFD_CLOEXEC, 3);
 }
 
 void lkd_listener_resume(struct lkd_daemon *daemon)

@@ -146,10 +146,16 @@ void lkd_segment_memory_make(struct lkd_segment_memory *memory, const struct lkd
     out_made->area_base = memory->area_base;
     out_made->area_fd = memory->area_fd;
     out_made->data_fd = memory->data_fd;
+    out_made->read_only_fd = -1;
     if (r < 0) {
         lkd_segment_memory_deinit(memory);
         out_made->area_base = NULL;
     }
+}
+
+void lkd_segment_memory_set_read_only(struct lkd_segment_memory *memory, int fd)
+{
+    memory->read_only_fd = fd;
 }
 
 int lkd_segment_memory_adopt(struct lkd_segment_memory *memory, const struct lkd_left_segment *left)
@@ -162,6 +168,7 @@ int lkd_segment_memory_adopt(struct lkd_segment_memory *memory, const struct lkd
         .area_bytes = left->area_bytes,
         .area_fd = left->area_fd,
         .data_fd = left->data_fd,
+        .read_only_fd = left->read_only_fd,
         .is_file = left->file,
     };
     return 0;
@@ -214,7 +221,9 @@ int lkd_segment_memory_fds(const struct lkd_segment_memory *memory, enum lkd_fds
     if (kind == LKD_FDS_NONE)
         return 0;
     int r = add_fd(out_fds, memory->area_fd, kind != LKD_FDS_READ_WRITE);
-    if (r == 0 && memory->data_fd >= 0)
+    if (r == 0 && kind == LKD_FDS_READ_ONLY && memory->read_only_fd >= 0)
+        r = add_fd(out_fds, memory->read_only_fd, false);
+    else if (r == 0 && memory->data_fd >= 0)
         r = add_fd(out_fds, memory->data_fd, kind == LKD_FDS_READ_ONLY);
     if (r < 0)
         lkd_segment_fds_deinit(out_fds);
@@ -251,4 +260,5 @@ void lkd_segment_memory_deinit(struct lkd_segment_memory *memory)
     memory->area_base = NULL;
     memory->area_fd = lki_close(memory->area_fd);
     memory->data_fd = lki_close(memory->data_fd);
+    memory->read_only_fd = lki_close(memory->read_only_fd);
 }

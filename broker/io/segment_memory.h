@@ -14,14 +14,15 @@ struct lkd_segment_memory {
     void *area_base; /* NULL: not mapped */
     uint64_t area_bytes;
     int area_fd;
-    int data_fd; /* -1: a segment without data */
+    int data_fd;      /* -1: a segment without data */
+    int read_only_fd; /* the same file for readers; -1: memory, which is reopened when needed */
     bool is_file;
 };
 
 /* Where the fields start. */
 #define LKD_SEGMENT_MEMORY_EMPTY                                                                   \
     {                                                                                              \
-        .area_fd = -1, .data_fd = -1                                                               \
+        .area_fd = -1, .data_fd = -1, .read_only_fd = -1                                           \
     }
 
 /**
@@ -32,6 +33,9 @@ struct lkd_segment_memory {
  */
 void lkd_segment_memory_make(struct lkd_segment_memory *memory, const struct lkd_segment_spec *spec,
                              int offered_fd, struct lkd_segment_made *out_made);
+
+/* Readers of a file get this descriptor, which cannot write. Consumed. */
+void lkd_segment_memory_set_read_only(struct lkd_segment_memory *memory, int fd);
 
 /* Maps what an earlier worker made. The descriptors stay open when that fails. Returns 0 or -errno.
  */

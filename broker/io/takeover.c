@@ -59,6 +59,8 @@ static int add_known(struct fd_set_of_all *set, struct lkd_core *core, const int
         r = add(set, segment.area_fd);
         if (r == 0)
             r = add(set, segment.data_fd);
+        if (r == 0)
+            r = add(set, segment.read_only_fd);
     }
     for (uint32_t cursor = 0; r == 0 && lkd_core_next_left_session(core, &cursor, &session);) {
         r = add(set, session.socket_fd);

@@ -1,11 +1,48 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/io/worker.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
+
+#include "common/cleanup.h"
+#include "common/fd.h"
+
+#define REOPEN_MS 5000
+
+static bool ask(const struct lkd_worker_start *start, enum lkd_request_kind kind, int fd, int value)
+{
+    const struct lkd_request request = {.kind = (int32_t)kind, .fd = fd, .value = value};
+    return send(start->request_fd, &request, sizeof(request), MSG_DONTWAIT | MSG_NOSIGNAL) ==
+           sizeof(request);
+}
 
 bool lkd_worker_request_signal(const struct lkd_worker_start *start, int pidfd, int signal)
 {
-    const struct lkd_signal_request request = {.pidfd = pidfd, .signal = signal};
-    return send(start->request_fd, &request, sizeof(request), MSG_DONTWAIT | MSG_NOSIGNAL) ==
-           sizeof(request);
+    return ask(start, LKD_REQUEST_SIGNAL, pidfd, signal);
+}
+
+bool lkd_worker_request_close(const struct lkd_worker_start *start)
+{
+    return ask(start, LKD_REQUEST_CLOSE, -1, 0);
+}
+
+int lkd_worker_reopen_read_only(const struct lkd_worker_start *start, int fd)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
+        return -errno;
+    LKI_CLEANUP(lki_close_p) int ours = ends[0];
+    LKI_CLEANUP(lki_close_p) int keepers = ends[1];
+    int32_t answer;
+    struct pollfd wait = {.fd = ours, .events = POLLIN};
+    if (!ask(start, LKD_REQUEST_READ_ONLY, fd, keepers))
+        return -EAGAIN;
+    int ready;
+    do
+        ready = poll(&wait, 1, REOPEN_MS);
+    while (ready < 0 && errno == EINTR);
+    if (ready <= 0)
+        return -ETIMEDOUT;
+    return recv(ours, &answer, sizeof(answer), 0) == sizeof(answer) ? answer : -EPROTO;
 }

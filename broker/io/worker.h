@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* What a worker and the keeper that runs it have to say to each other. */
+/* What a worker and the keeper that runs it have to say to each other. The worker is shut off from
+ * nearly everything (broker/io/sandbox.h); the few things that need more it asks the keeper for, by
+ * numbers of descriptors in their common table. */
 #pragma once
 
 #include <stdbool.h>
@@ -9,17 +11,33 @@
 /* What a worker is told at its start. */
 struct lkd_worker_start {
     void *ledger;    /* broker/core/ledger.h; shared with the keeper and with every other worker */
+    bool successor;  /* another one has served before */
     bool faulty;     /* the worker before failed by itself */
     const int *kept; /* descriptors in the common table that are none of the worker's */
     size_t kept_count;
     int request_fd; /* to the keeper */
 };
 
-/* One datagram: send this signal to the process of this pidfd of the common table. */
-struct lkd_signal_request {
-    int32_t pidfd;
-    int32_t signal;
+enum lkd_request_kind {                        /* stored as int32_t */
+                        LKD_REQUEST_SIGNAL,    /* value to the process of the pidfd `fd` */
+                        LKD_REQUEST_READ_ONLY, /* opens the file of `fd` anew, to be read only;
+                                                * its number, or -errno, goes to `value`, a socket,
+                                                * as an int32_t */
+                        LKD_REQUEST_CLOSE,     /* gives up socket and lock: the service ends */
 };
 
-/* Asks the keeper, who alone may. Never blocks; false: it could not be asked. */
+struct lkd_request { /* one datagram */
+    int32_t kind;
+    int32_t fd;
+    int32_t value;
+};
+
+/* None of these blocks but the second. False: the keeper could not be asked. */
 bool lkd_worker_request_signal(const struct lkd_worker_start *start, int pidfd, int signal);
+
+/* A descriptor of the same file that cannot write, or -errno: also -ETIMEDOUT, after 5 s. For helper
+ * threads: opening may take a file system long. */
+int lkd_worker_reopen_read_only(const struct lkd_worker_start *start, int fd);
+
+/* From here on nobody finds us, and another daemon may take the path. */
+bool lkd_worker_request_close(const struct lkd_worker_start *start);

@@ -2,9 +2,11 @@
 #include "broker/keeper/keeper.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -35,6 +37,7 @@
 
 struct lkd_keeper {
     lkd_worker_fn worker;
+    lkd_close_fn close;
     void *user;
     struct lkd_worker_start start;
     int kept[KEPT_MAX];
@@ -50,6 +53,7 @@ struct lkd_keeper {
     uint64_t resume_ns; /* when to start the next one; 0: not now */
     uint32_t restarts;
     bool stopping;
+    bool closed; /* socket and lock are given up */
     bool done;
     int exit_code;
 };
@@ -122,6 +126,12 @@ static void keeper_deinit(struct lkd_keeper *keeper)
 
 /* --- The worker --- */
 
+static bool has_served(const struct lkd_keeper *keeper)
+{
+    const struct lkd_ledger_header *header = keeper->start.ledger;
+    return atomic_load_explicit(&header->serving, memory_order_relaxed) != 0;
+}
+
 static _Noreturn void be_worker(struct lkd_keeper *keeper, pid_t parent)
 {
     (void)prctl(PR_SET_NAME, "lockkeeper-work");
@@ -129,6 +139,7 @@ static _Noreturn void be_worker(struct lkd_keeper *keeper, pid_t parent)
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
         _exit(EX_OSERR);
     (void)sigprocmask(SIG_SETMASK, &keeper->old_mask, NULL);
+    keeper->start.successor = has_served(keeper);
     exit(keeper->worker(&keeper->start, keeper->user));
 }
 
@@ -160,23 +171,10 @@ static void begin_worker(struct lkd_keeper *keeper)
     keeper->pid = pid;
 }
 
-static bool has_served(const struct lkd_keeper *keeper)
-{
-    const struct lkd_ledger_header *header = keeper->start.ledger;
-    return atomic_load_explicit(&header->serving, memory_order_relaxed) != 0;
-}
-
-/* It was about to end: its descriptors are closed, and nobody could go on with them. */
-static bool has_closed(const struct lkd_keeper *keeper)
-{
-    const struct lkd_ledger_header *header = keeper->start.ledger;
-    return atomic_load_explicit(&header->closed, memory_order_seq_cst) != 0;
-}
-
 /* It ended by its own will, by which the service ends, or it could not even begin. */
 static bool is_end(const struct lkd_keeper *keeper, int status)
 {
-    if (keeper->stopping || has_closed(keeper))
+    if (keeper->stopping || keeper->closed)
         return true;
     return WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !has_served(keeper));
 }
@@ -253,12 +251,50 @@ static void on_signals(struct lkd_keeper *keeper)
         on_child(keeper);
 }
 
+/* A descriptor of the same file that cannot write. A dup would share the file description, and with
+ * it the right to write. */
+static int reopen_read_only(int fd)
+{
+    char path[40];
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    int reopened = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    return reopened < 0 ? -errno : reopened;
+}
+
+static void close_service(struct lkd_keeper *keeper)
+{
+    const struct lkd_ledger_header *header = keeper->start.ledger;
+    if (!keeper->closed)
+        keeper->close(
+            header != NULL ? atomic_load_explicit(&header->last_epoch_s, memory_order_relaxed) : 0,
+            keeper->user);
+    keeper->closed = true;
+}
+
+static void serve_request(struct lkd_keeper *keeper, const struct lkd_request *request)
+{
+    int32_t reopened;
+    switch ((enum lkd_request_kind)request->kind) {
+    case LKD_REQUEST_SIGNAL:
+        /* Ended meanwhile: then there is nothing to be done, and its pidfd tells the worker. */
+        (void)pidfd_send_signal(request->fd, request->value, NULL, 0);
+        break;
+    case LKD_REQUEST_READ_ONLY:
+        reopened = reopen_read_only(request->fd);
+        if (send(request->value, &reopened, sizeof(reopened), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+            (void)lki_close(reopened); /* nobody waits for it any more */
+        break;
+    case LKD_REQUEST_CLOSE:
+        close_service(keeper);
+        break;
+    }
+}
+
 static void on_request(struct lkd_keeper *keeper)
 {
-    struct lkd_signal_request request;
+    struct lkd_request request;
     while (recv(keeper->requests[0], &request, sizeof(request), 0) == sizeof(request))
-        /* Ended meanwhile: then there is nothing to be done, and its pidfd tells the worker. */
-        (void)pidfd_send_signal(request.pidfd, request.signal, NULL, 0);
+        serve_request(keeper, &request);
 }
 
 /* When there is something to do without an event, or LKI_TIME_NEVER. */
@@ -303,21 +339,25 @@ static void turn(struct lkd_keeper *keeper)
 }
 
 int lkd_keeper_run(const struct lkd_limits *limits, const int *kept, size_t kept_count,
-                   lkd_worker_fn worker, void *user, bool *out_closed)
+                   lkd_worker_fn worker, lkd_close_fn close, void *user)
 {
-    *out_closed = false;
-    struct lkd_keeper keeper = {
-        .worker = worker, .user = user, .ledger_fd = -1, .signal_fd = -1, .requests = {-1, -1}};
+    struct lkd_keeper keeper = {.worker = worker,
+                                .close = close,
+                                .user = user,
+                                .ledger_fd = -1,
+                                .signal_fd = -1,
+                                .requests = {-1, -1}};
     int r = keeper_init(&keeper, limits, kept, kept_count);
     if (r < 0) {
         lkd_log_line(LKD_LOG_ERROR, "cannot keep a worker: %s", strerror(-r));
+        close_service(&keeper);
         keeper_deinit(&keeper);
         return EX_OSERR;
     }
     begin_worker(&keeper);
     while (!keeper.done)
         turn(&keeper);
-    *out_closed = has_closed(&keeper);
+    close_service(&keeper);
     keeper_deinit(&keeper);
     return keeper.exit_code;
 }

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "broker/core/resource.h"
 #include "broker/io/worker.h"
@@ -20,13 +21,17 @@
 /* The worker's main function, in a process of its own. Returns its exit code. */
 typedef int (*lkd_worker_fn)(const struct lkd_worker_start *start, void *user);
 
+/* Gives up the path: the listening socket and the lock. In the keeper. token_epoch_s: the last that
+ * a worker has used. */
+typedef void (*lkd_close_fn)(uint64_t token_epoch_s, void *user);
+
 /**
  * Runs workers until one ends by itself, which is the end of the service, or until SIGTERM, SIGINT
  * or SIGHUP, which it hands on.
  * @limits:  of the ledger
  * @kept:    descriptors that every worker finds and none may close; borrowed
- * @out_closed: whether a worker has closed the descriptors of the service already
+ * @close:   called once: nobody is to find the service any more
  * Returns:  the exit code: that of the worker that ended by itself; EX_OSERR
  */
 int lkd_keeper_run(const struct lkd_limits *limits, const int *kept, size_t kept_count,
-                   lkd_worker_fn worker, void *user, bool *out_closed);
+                   lkd_worker_fn worker, lkd_close_fn close, void *user);
