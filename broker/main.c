@@ -95,6 +95,7 @@ static void clean_process(void)
 /* What every worker needs, besides its start. */
 struct service {
     struct lkd_instance instance;
+    struct lkd_names names;
     struct lkd_options options;
 };
 
@@ -121,6 +122,7 @@ static int work(const struct lkd_worker_start *start, void *user)
     struct service *service = user;
     const struct lkd_daemon_options daemon_options = {
         .start = start,
+        .names = &service->names,
         .peer_pidfd = service->options.no_peerpidfd ? LKD_PEER_PIDFD_FALLBACK : LKD_PEER_PIDFD_BEST,
         .idle_exit_ms = service->options.idle_exit_s * 1000,
         .ready_fd = start->successor ? -1 : service->options.ready_fd, /* a successor's is closed */
@@ -150,13 +152,22 @@ static void close_path(uint64_t token_epoch_s, void *user)
     struct service *service = user;
     if (token_epoch_s > service->instance.used_epoch_s)
         service->instance.used_epoch_s = token_epoch_s;
+    lkd_names_close(&service->names);
     lkd_instance_close(&service->instance);
 }
 
 static int serve(struct service *service)
 {
     const struct lkd_instance *instance = &service->instance;
-    const int kept[] = {instance->directory_fd, instance->lock_fd, instance->listen_fd};
+    uint32_t slots = (uint32_t)lkd_limits_max(&service->options.limits, LKD_ATTACHMENTS);
+    int r = lkd_names_open(&service->names, instance->directory_fd, instance->name, slots);
+    if (r < 0)
+        lkd_log_line(LKD_LOG_WARNING,
+                     "cannot write %s.names: %s; should this broker be lost, the next one may give "
+                     "a name away that a client still uses",
+                     instance->path, strerror(-r));
+    const int kept[] = {instance->directory_fd, instance->lock_fd, instance->listen_fd,
+                        service->names.fd};
     return lkd_keeper_run(&service->options.limits, kept, sizeof(kept) / sizeof(kept[0]), work,
                           close_path, service);
 }

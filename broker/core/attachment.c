@@ -93,6 +93,7 @@ static void record(struct lkd_core *core, struct lkd_attachment *attachment)
     /* relaxed: the state vouches for it */
     atomic_store_explicit(&record->stage, LKD_ACQUIRE_NONE, memory_order_relaxed);
     lkd_record_enter(&record->state, LKD_RECORD_LIVE);
+    lkd_ledger_change(&core->ledger, record);
     attachment->record = record;
 }
 
@@ -224,6 +225,7 @@ struct lkd_attachment *lkd_attachment_adopt(struct lkd_core *core, struct lkd_se
     if (!attachment || !lkd_segment_adopt_slot(segment, attachment, record->id))
         return NULL; /* and the worker ends */
     attachment->record = record;
+    lkd_ledger_change(&core->ledger, record);
     attachment->read_only = record->flags & LKD_ATTACHMENT_READ_ONLY;
     attachment->creator = record->flags & LKD_ATTACHMENT_CREATOR;
     attachment->slot = record->slot;

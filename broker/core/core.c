@@ -15,6 +15,7 @@
 #include "broker/core/open.h"
 #include "broker/core/parked.h"
 #include "broker/core/repair_queue.h"
+#include "broker/core/reservation.h"
 #include "broker/core/segment.h"
 #include "broker/core/session.h"
 #include "common/assert.h"
@@ -51,6 +52,7 @@ int lkd_core_new(const struct lkd_core_config *config, struct lkd_core **out_cor
     lki_list_init(&core->broken);
     lki_list_init(&core->ready);
     lki_list_init(&core->repairs);
+    lki_list_init(&core->reserved);
     *out_core = core;
     return 0;
 }
@@ -93,6 +95,7 @@ struct lkd_core *lkd_core_free(struct lkd_core *core)
         lkd_segment_free(segment);
     }
     LKI_ASSERT(!core->processes);
+    lkd_reservations_deinit(core);
     lkd_deadlines_deinit(&core->deadlines);
     lkd_quota_deinit(&core->quota);
     free(core);

@@ -161,6 +161,30 @@ void lkd_core_session_fds(struct lkd_core *core, uint64_t session, int socket_fd
 /* RESUMED has been handed to the kernel: a successor need not send it again. */
 void lkd_core_resumed_sent(struct lkd_core *core, uint64_t session);
 
+/* --- Names that outlive the broker ---
+ *
+ * A client of a segment goes on when its broker is gone altogether. So that nobody makes another
+ * segment of that name meanwhile, the driver writes down, outside, which processes have which
+ * names; the next broker reserves those names until the processes have ended. */
+
+struct lkd_name_change {
+    uint32_t index; /* which note: small numbers, used again */
+    bool present;   /* else the note is to be taken away */
+    uint64_t process;
+    uint32_t name_kind; /* LKI_NAME_USER or LKI_NAME_GROUP */
+    uint32_t name_id;
+    uint32_t name_bytes;
+    const uint8_t *name; /* valid until the next call into the core */
+};
+
+/* Takes the next change of the notes; to be written down before the effects are carried out. False:
+ * there is none. */
+bool lkd_core_next_name_change(struct lkd_core *core, struct lkd_name_change *out);
+
+/* A process of an earlier broker's client has the name: until lkd_core_process_ended() nobody gets
+ * it. Before any event. Returns 0 or -ENOMEM. */
+int lkd_core_reserve_name(struct lkd_core *core, const struct lkd_name_change *name, int32_t pid);
+
 /* --- Taking over from a worker that died ---
  *
  * On a ledger that an earlier worker left, before any event: lkd_core_blame(); then every segment of

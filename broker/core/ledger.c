@@ -89,6 +89,7 @@ int lkd_ledger_view(struct lkd_ledger *ledger, void *base, const struct lkd_limi
         .segments = (struct lkd_segment_record *)(void *)(bytes + shape.segments_at),
         .attachments = (struct lkd_attachment_record *)(void *)(bytes + shape.attachments_at),
     };
+    ledger->changed = 1;
     uint32_t version = lkd_record_state(&header->version);
     if (version == 0) {
         header->sessions_max = shape.sessions;
@@ -103,7 +104,29 @@ int lkd_ledger_view(struct lkd_ledger *ledger, void *base, const struct lkd_limi
     REBUILD(ledger, sessions, free_session);
     REBUILD(ledger, segments, free_segment);
     REBUILD(ledger, attachments, free_attachment);
+    /* relaxed: written by a worker that has ended */
+    uint32_t used = atomic_load_explicit(&header->attachments_used, memory_order_relaxed);
+    for (uint32_t i = 0; i < used; i++)
+        ledger->attachments[i].next_changed = 0;
     return 1;
+}
+
+void lkd_ledger_change(struct lkd_ledger *ledger, struct lkd_attachment_record *record)
+{
+    if (record->next_changed != 0)
+        return;
+    record->next_changed = ledger->changed;
+    ledger->changed = (uint32_t)(record - ledger->attachments) + 2;
+}
+
+bool lkd_ledger_next_change(struct lkd_ledger *ledger, uint32_t *out_index)
+{
+    if (ledger->changed == 1)
+        return false;
+    *out_index = ledger->changed - 2;
+    ledger->changed = ledger->attachments[*out_index].next_changed;
+    ledger->attachments[*out_index].next_changed = 0;
+    return true;
 }
 
 /* Index of a free record, or UINT32_MAX. The count of those in use rises before the record is
@@ -156,4 +179,5 @@ void lkd_ledger_give_segment(struct lkd_ledger *ledger, struct lkd_segment_recor
 void lkd_ledger_give_attachment(struct lkd_ledger *ledger, struct lkd_attachment_record *record)
 {
     GIVE(ledger, record, attachments, free_attachment);
+    lkd_ledger_change(ledger, record);
 }

@@ -145,7 +145,8 @@ struct lkd_attachment_record {
     uint64_t request;
     uint64_t deadline_ns;
     uint64_t granted_ns;
-    uint8_t padding[40];
+    uint32_t next_changed; /* index + 2; 1: the last one; 0: not in the list. One worker's */
+    uint8_t padding[36];
 };
 
 static_assert(sizeof(struct lkd_session_record) == 128, "ledger version 1");
@@ -161,6 +162,8 @@ struct lkd_ledger {
     uint32_t free_session; /* index + 1; 0: none below `used` */
     uint32_t free_segment;
     uint32_t free_attachment;
+    uint32_t
+        changed; /* attachments that came or went since the driver looked: index + 2; 1: none */
 };
 
 /* Bytes that a ledger for these limits takes; limits of 0 are the defaults. Pure. */
@@ -179,6 +182,12 @@ int lkd_ledger_view(struct lkd_ledger *ledger, void *base, const struct lkd_limi
 struct lkd_session_record *lkd_ledger_take_session(struct lkd_ledger *ledger);
 struct lkd_segment_record *lkd_ledger_take_segment(struct lkd_ledger *ledger);
 struct lkd_attachment_record *lkd_ledger_take_attachment(struct lkd_ledger *ledger);
+
+/* The attachment record came or went. */
+void lkd_ledger_change(struct lkd_ledger *ledger, struct lkd_attachment_record *record);
+
+/* Takes one of those that did. False: there is none. */
+bool lkd_ledger_next_change(struct lkd_ledger *ledger, uint32_t *out_index);
 
 /* Gives one back, whatever its state; NULL is allowed. */
 void lkd_ledger_give_session(struct lkd_ledger *ledger, struct lkd_session_record *record);

@@ -9,6 +9,7 @@
 #include "broker/core/charge.h"
 #include "broker/core/parked.h"
 #include "broker/core/registry.h"
+#include "broker/core/reservation.h"
 #include "broker/core/rights.h"
 #include "broker/core/segment.h"
 #include "common/assert.h"
@@ -480,8 +481,15 @@ void lkd_open_request(struct lkd_core *core, struct lkd_session *session,
         !check_offer(&opening))
         return;
     struct lkd_segment *segment = lkd_registry_find_name(core, &opening.name, opening.name_bytes);
+    const struct lkd_reservation *reservation =
+        segment ? NULL : lkd_reservation_find(core, &opening.name, opening.name_bytes);
     if (segment)
         open_existing(&opening, segment);
+    else if (reservation)
+        refuse(&opening, LKI_STATUS_BUSY,
+               "pid %d has the segment of that name that an earlier broker made, and nobody may "
+               "make another beside it; end that process, or use another name",
+               reservation->pid);
     else if (wants_creation(&opening))
         create(&opening);
     else

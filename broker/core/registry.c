@@ -95,6 +95,9 @@ void lkd_registry_remove_name(struct lkd_core *core, struct lkd_segment *segment
         return;
     segment->named = false;
     HASH_DELETE(by_name, core->by_name, segment);
+    for (uint32_t slot = 1; slot < segment->slot_capacity; slot++)
+        if (segment->slots[slot].attachment && segment->slots[slot].attachment->record)
+            lkd_ledger_change(&core->ledger, segment->slots[slot].attachment->record);
     if (segment->record) /* seq_cst: before whatever is done next */
         atomic_fetch_and_explicit(&segment->record->facts, ~LKD_SEGMENT_NAMED,
                                   memory_order_seq_cst);

@@ -9,6 +9,7 @@
 #include "broker/core/brokered_wait.h"
 #include "broker/core/charge.h"
 #include "broker/core/parked.h"
+#include "broker/core/reservation.h"
 #include "common/assert.h"
 #include "common/clock.h"
 
@@ -410,6 +411,7 @@ bool lkd_session_greet(struct lkd_core *core, struct lkd_session *session,
 void lkd_core_process_ended(struct lkd_core *core, uint64_t number, uint64_t now_ns)
 {
     lkd_effects_release(&core->effects);
+    lkd_reservations_end(core, number);
     struct lkd_process *process = lkd_process_find(core, number);
     if (!process || process->ended)
         return;

@@ -29,6 +29,7 @@ struct lkd_core {
     struct lkd_attachment *mains;  /* by session and segment, those LIVE */
     struct lkd_segment *by_name;   /* those that have a name still */
     struct lkd_segment *by_number; /* those not ENDED, in the order of their making */
+    struct lki_list reserved;      /* struct lkd_reservation, see reservation.h */
     struct lki_list broken;        /* sessions to disconnect at the end of this event */
     struct lki_list ready;         /* attachments whose wait is to be stepped */
     struct lki_list repairs;       /* segments with somebody to repair, in turns */

@@ -15,6 +15,7 @@
 
 #include "broker/core/core.h"
 #include "broker/io/instance.h"
+#include "broker/io/names.h"
 #include "broker/io/peer.h"
 #include "broker/io/process.h"
 #include "broker/io/worker.h"
@@ -27,8 +28,9 @@ struct lkd_memory_entry; /* broker/io/effects.c */
 struct lkd_daemon_options {
     const struct lkd_worker_start *start; /* from the keeper; borrowed */
     enum lkd_peer_pidfd peer_pidfd;
-    uint64_t idle_exit_ms;    /* 0: never */
-    struct lkd_limits limits; /* what all users share; 0: the default */
+    uint64_t idle_exit_ms;         /* 0: never */
+    struct lkd_limits limits;      /* what all users share; 0: the default */
+    const struct lkd_names *names; /* PATH.names; borrowed */
     int ready_fd; /* one byte is written here when listening, then it is closed; -1: none */
 };
 
@@ -64,7 +66,9 @@ struct lkd_daemon {
     uv_signal_t signals[3];
 
     struct lkd_processes processes;
-    struct lkd_link *links; /* hash table by the core's number of the session */
+    struct lkd_reserver *reservers; /* takeover.c: processes that reserve names */
+    bool names_failed;              /* PATH.names could not be written, and the log says so */
+    struct lkd_link *links;         /* hash table by the core's number of the session */
     struct lki_list connections;
     uint32_t connection_count;
     struct lkd_memory_entry *segments; /* hash table by the core's number */

@@ -78,14 +78,35 @@ static void on_work(uv_idle_t *handle)
     tick(handle->data);
 }
 
+/* What has changed of who has which name. */
+static void note_names(struct lkd_daemon *daemon)
+{
+    struct lkd_name_change change;
+    while (lkd_core_next_name_change(daemon->core, &change)) {
+        struct lkd_names_owner owner = {.pid = 0};
+        if (change.present &&
+            !lkd_processes_describe(&daemon->processes, change.process, &owner.key, &owner.pid))
+            change.present = false;
+        int r = lkd_names_note(daemon->options.names, &change, &owner);
+        if (r < 0 && !daemon->names_failed)
+            lkd_log_line(LKD_LOG_WARNING,
+                         "cannot write %s.names: %s; should this broker be lost, the next one may "
+                         "give a name away that a client still uses",
+                         daemon->instance->path, strerror(-r));
+        daemon->names_failed = r < 0;
+    }
+}
+
 void lkd_daemon_settle(struct lkd_daemon *daemon)
 {
     struct lkd_effect effect;
     if (daemon->settling)
         return; /* an effect came back here; the loop below goes on with what it caused */
     daemon->settling = true;
+    note_names(daemon); /* before anybody is told that it has one */
     while (lkd_core_next_effect(daemon->core, &effect))
         lkd_effect_carry_out(daemon, &effect);
+    note_names(daemon);
     daemon->settling = false;
 
     uint64_t due_ns = lkd_core_deadline_ns(daemon->core);
@@ -235,6 +256,8 @@ int lkd_daemon_init(struct lkd_daemon *daemon, struct lkd_instance *instance,
         r = lkd_takeover(daemon, &strays);
     lkd_strays_deinit(&strays);
     if (r == 0)
+        r = lkd_reserve_names(daemon);
+    if (r == 0)
         r = lkd_listener_start(daemon);
     return r;
 }
@@ -294,6 +317,7 @@ bool lkd_daemon_deinit(struct lkd_daemon *daemon)
     daemon->options.ready_fd = lki_close(daemon->options.ready_fd);
     if (daemon->loop_open) {
         lkd_links_deinit(daemon);
+        lkd_reservers_deinit(daemon);
         daemon->core = lkd_core_free(daemon->core); /* before the memory that it looks at */
         lkd_effects_deinit(daemon);
         close_handles(daemon);

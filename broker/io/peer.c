@@ -159,6 +159,28 @@ int lkd_peer_recall(int socket_fd, int pidfd, int32_t pid, struct lkd_peer_info 
     return 0;
 }
 
+int lkd_peer_find(int32_t pid, const struct lkd_process_key *key)
+{
+    uint64_t start_time;
+    struct lkd_peer_info info = {.pidfd = pidfd_open(pid, 0), .peer.pid = pid};
+    if (info.pidfd < 0)
+        return -errno;
+    int r = 0;
+    if (key->second == 0) {
+        r = key_of_pidfd(&info);
+    } else {
+        r = lkd_proc_start_time(pid, &start_time);
+        info.key = (struct lkd_process_key){.first = (uint64_t)pid, .second = start_time + 1};
+    }
+    struct pollfd look = {.fd = info.pidfd, .events = POLLIN};
+    bool same = r == 0 && info.key.first == key->first && info.key.second == key->second &&
+                poll(&look, 1, 0) == 0;
+    if (same)
+        return info.pidfd;
+    (void)lki_close(info.pidfd);
+    return -ESRCH;
+}
+
 void lkd_peer_info_deinit(struct lkd_peer_info *info)
 {
     free(info->groups);

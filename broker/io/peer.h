@@ -41,6 +41,10 @@ int lkd_peer_ask(int socket_fd, enum lkd_peer_pidfd how, struct lkd_peer_info *o
  */
 int lkd_peer_recall(int socket_fd, int pidfd, int32_t pid, struct lkd_peer_info *out_info);
 
+/* The process of that number, if it is still the one with that key: a pidfd, the caller's. -ESRCH if
+ * not, or what pidfd_open(2) says. */
+int lkd_peer_find(int32_t pid, const struct lkd_process_key *key);
+
 /* Closes and frees what it has; leaves it empty. */
 void lkd_peer_info_deinit(struct lkd_peer_info *info);
 

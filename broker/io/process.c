@@ -204,6 +204,18 @@ int lkd_watched_pidfd(const struct lkd_watched *process)
     return process->pidfd;
 }
 
+bool lkd_processes_describe(const struct lkd_processes *processes, uint64_t number,
+                            struct lkd_process_key *out_key, int32_t *out_pid)
+{
+    struct lkd_watched *process = NULL;
+    HASH_FIND(by_number, processes->by_number, &number, sizeof(number), process);
+    if (process == NULL)
+        return false;
+    *out_key = process->key;
+    *out_pid = process->pid;
+    return true;
+}
+
 uint64_t lkd_watched_number(const struct lkd_watched *process)
 {
     return process->number;

@@ -47,6 +47,10 @@ struct lkd_watched *lkd_watched_unref(struct lkd_watched *process);
 /* Its pidfd, borrowed. */
 int lkd_watched_pidfd(const struct lkd_watched *process);
 
+/* Who that is, for PATH.names: false if the number is not known. */
+bool lkd_processes_describe(const struct lkd_processes *processes, uint64_t number,
+                            struct lkd_process_key *out_key, int32_t *out_pid);
+
 /* The number by which the core knows it; never used twice. */
 uint64_t lkd_watched_number(const struct lkd_watched *process);
 

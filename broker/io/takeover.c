@@ -199,3 +199,63 @@ int lkd_takeover(struct lkd_daemon *daemon, struct lkd_strays *strays)
                  (unsigned long long)((lki_clock_now_ns() - began_ns) / 1000));
     return 0;
 }
+
+/* --- Names --- */
+
+/* A process that reserves a name; watched for as long as this worker runs. */
+struct lkd_reserver {
+    struct lkd_reserver *next;
+    struct lkd_watched *process;
+};
+
+static int reserve(struct lkd_daemon *daemon, const struct lkd_name_change *name,
+                   const struct lkd_names_owner *owner)
+{
+    struct lkd_peer_info info = {
+        .pidfd = lkd_peer_find(owner->pid, &owner->key), .peer.pid = owner->pid, .key = owner->key};
+    if (info.pidfd < 0)
+        return 0; /* it has ended meanwhile */
+    struct lkd_reserver *reserver = calloc(1, sizeof(*reserver));
+    int r = reserver != NULL ? lkd_processes_get(&daemon->processes, &info, &reserver->process)
+                             : -ENOMEM;
+    lkd_peer_info_deinit(&info);
+    if (r < 0) {
+        free(reserver);
+        return r == -ESRCH ? 0 : r;
+    }
+    reserver->next = daemon->reservers;
+    daemon->reservers = reserver;
+    struct lkd_name_change own = *name;
+    own.process = lkd_watched_number(reserver->process);
+    r = lkd_core_reserve_name(daemon->core, &own, owner->pid);
+    if (r == 0)
+        lkd_watched_start(reserver->process);
+    return r;
+}
+
+int lkd_reserve_names(struct lkd_daemon *daemon)
+{
+    const struct lkd_names *names = daemon->options.names;
+    int r = 0;
+    for (size_t i = 0; i < names->carried_count && r == 0; i++) {
+        struct lkd_name_change name;
+        struct lkd_names_owner owner;
+        lkd_names_carried(names, i, &name, &owner);
+        r = reserve(daemon, &name, &owner);
+    }
+    if (names->carried_count > 0)
+        lkd_log_line(LKD_LOG_INFO,
+                     "%zu names are reserved for clients of an earlier broker, until they end",
+                     names->carried_count);
+    return r;
+}
+
+void lkd_reservers_deinit(struct lkd_daemon *daemon)
+{
+    while (daemon->reservers != NULL) {
+        struct lkd_reserver *reserver = daemon->reservers;
+        daemon->reservers = reserver->next;
+        lkd_watched_unref(reserver->process);
+        free(reserver);
+    }
+}

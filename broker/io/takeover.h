@@ -28,3 +28,9 @@ int lkd_takeover_survey(struct lkd_core *core, const int *kept, size_t kept_coun
 int lkd_takeover(struct lkd_daemon *daemon, struct lkd_strays *strays);
 
 void lkd_strays_deinit(struct lkd_strays *strays);
+
+/* Reserves the names that clients of a broker before this one still have, until they have ended.
+ * Returns 0 or -ENOMEM. */
+int lkd_reserve_names(struct lkd_daemon *daemon);
+
+void lkd_reservers_deinit(struct lkd_daemon *daemon);

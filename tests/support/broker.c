@@ -108,6 +108,12 @@ void test_broker_stop(struct test_broker *broker)
     running = NULL;
 }
 
+void test_broker_forget(struct test_broker *broker)
+{
+    remove_directory(broker->directory);
+    running = NULL;
+}
+
 pid_t test_broker_worker(const struct test_broker *broker)
 {
     char path[64];

@@ -19,6 +19,9 @@ void test_broker_start(struct test_broker *broker);
  */
 void test_broker_stop(struct test_broker *broker);
 
+/* The daemon was ended by the test itself: removes the directory. */
+void test_broker_forget(struct test_broker *broker);
+
 /* The process that does the work, a child of broker->pid. Aborts if none appears within 10 s. */
 pid_t test_broker_worker(const struct test_broker *broker);
 
