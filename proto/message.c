@@ -52,6 +52,10 @@ const char *lki_message_type_name(enum lki_message_type type)
         return "holder_is";
     case LKI_REPLY_LIST_PAGE:
         return "list_page";
+    case LKI_REQUEST_MONITOR:
+        return "monitor";
+    case LKI_REPLY_EVENT:
+        return "event";
     }
     return "unknown";
 }

@@ -6,6 +6,7 @@
 #include "broker/core/charge.h"
 #include "broker/core/fact.h"
 #include "broker/core/lock_name.h"
+#include "broker/core/monitor.h"
 #include "broker/core/registry.h"
 #include "common/assert.h"
 #include "lockkeeper/lockkeeper.h"
@@ -152,10 +153,12 @@ void lkd_segment_end(struct lkd_core *core, struct lkd_segment *segment, bool wa
     lki_list_remove(&segment->of_repairs);
     lkd_registry_remove(core, segment);
     lkd_uncharge_segment(core, segment);
-    if (was_made)
+    if (was_made) {
+        lkd_monitor_segment(core, LKI_EVENT_SEGMENT_ENDED, segment, NULL);
         lkd_effect_push(core, &segment->drop);
-    else
+    } else {
         lkd_segment_free(segment);
+    }
 }
 
 static bool reserve_slot(struct lkd_segment *segment, uint32_t slot)
