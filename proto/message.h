@@ -211,7 +211,7 @@ struct lki_list_page {
 };
 
 enum lki_event_kind {
-    LKI_EVENT_SESSION_OPENED = 1, /* it has said HELLO */
+    LKI_EVENT_SESSION_OPENED = 1, /* it has sent its first request behind HELLO */
     LKI_EVENT_SESSION_LOST = 2,   /* its connection has ended; what it holds stays for now */
     LKI_EVENT_SESSION_ENDED = 3,  /* nothing of it is left */
     LKI_EVENT_PROCESS_ENDED = 4,  /* one that had sessions */

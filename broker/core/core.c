@@ -244,6 +244,7 @@ static bool accepts(struct lkd_core *core, struct lkd_session *session,
             lkd_session_break(core, session, "its first record is no hello");
         return false;
     case LKD_SESSION_OPEN:
+        lkd_session_introduce(core, session);
         return true;
     case LKD_SESSION_LEAVING: /* it said goodbye; what comes after is not heard */
     case LKD_SESSION_LOST:

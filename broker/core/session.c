@@ -250,6 +250,14 @@ static void enter(struct lkd_session *session, enum lkd_session_state state)
     session->state = state;
 }
 
+void lkd_session_introduce(struct lkd_core *core, struct lkd_session *session)
+{
+    if (session->introduced)
+        return;
+    session->introduced = true;
+    lkd_monitor_session(core, LKI_EVENT_SESSION_OPENED, session, NULL);
+}
+
 static const char *farewell_of(const struct lkd_session *session)
 {
     return session->farewell[0] ? session->farewell : "its connection has ended";
@@ -260,7 +268,7 @@ static void forget_if_done(struct lkd_core *core, struct lkd_session *session)
     if (session->state != LKD_SESSION_LOST || !lki_list_is_empty(&session->attachments))
         return;
     enter(session, LKD_SESSION_GONE);
-    if (session->greeted)
+    if (session->introduced)
         lkd_monitor_session(core, LKI_EVENT_SESSION_ENDED, session, farewell_of(session));
     HASH_DELETE(by_number, core->sessions, session);
     core->session_count--;
@@ -384,8 +392,6 @@ bool lkd_session_greet(struct lkd_core *core, struct lkd_session *session,
         return false;
     }
     enter(session, LKD_SESSION_OPEN);
-    session->greeted = true;
-    lkd_monitor_session(core, LKI_EVENT_SESSION_OPENED, session, NULL);
     return true;
 }
 
@@ -395,7 +401,7 @@ static void tell_of_end(struct lkd_core *core, const struct lkd_process *process
     for (const struct lki_list *node = process->sessions.next; node != &process->sessions;
          node = node->next) {
         const struct lkd_session *session = LKI_LIST_ENTRY(node, struct lkd_session, of_process);
-        if (!session->greeted || session->state == LKD_SESSION_GONE)
+        if (!session->introduced || session->state == LKD_SESSION_GONE)
             continue;
         lkd_monitor_session(core, LKI_EVENT_PROCESS_ENDED, session, NULL);
         return;

@@ -27,6 +27,9 @@ void lkd_session_settle(struct lkd_core *core, uint64_t now_ns);
 bool lkd_session_greet(struct lkd_core *core, struct lkd_session *session,
                        const struct lki_message *message);
 
+/* It has sent its first request behind the hello: now the driver knows what it is called. */
+void lkd_session_introduce(struct lkd_core *core, struct lkd_session *session);
+
 /* GOODBYE: everything is cleaned up, then answered, then the connection is closed. */
 void lkd_session_goodbye(struct lkd_core *core, struct lkd_session *session, uint64_t request,
                          uint64_t now_ns);

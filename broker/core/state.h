@@ -90,7 +90,7 @@ struct lkd_session {
     struct lki_list of_broken;
     char farewell[128];          /* why the connection ends */
     bool to_blame;               /* for that */
-    bool greeted;                /* it has been told of as a session */
+    bool introduced;             /* to the monitors, as a session */
     struct lkd_monitor *monitor; /* owned; NULL: it is told nothing */
     struct lkd_effect_node disconnect;
     struct lkd_effect_node forget;
