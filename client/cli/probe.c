@@ -39,6 +39,8 @@ void lki_probe(const struct lki_place *place, struct lki_probe *probe)
         r = lki_admin_list(session, LKI_LIST_BROKER, NULL, keep_broker, probe);
     probe->answers = r == 0;
     probe->result = r;
+    if (r < 0)
+        snprintf(probe->detail, sizeof(probe->detail), "%s", lk_last_error());
     struct ucred peer;
     socklen_t bytes = sizeof(peer);
     if (r == 0 &&

@@ -20,6 +20,7 @@ struct lki_probe {
     uint32_t uid, sessions, segments;
     uint64_t up_ns;
     char problem[256]; /* why it does not answer; empty if it does */
+    char detail[512];  /* the same in the library's words, with what to do; may be empty */
 };
 
 /* Looks at all places that a program started here would look at, and marks the one that it would
