@@ -125,6 +125,10 @@ class BrokerTest(unittest.TestCase):
         self.addCleanup(process.end)
         return process
 
+    def rest(self):
+        """Waits until nothing of earlier tests is left at the broker: only who asks is there."""
+        self.until(lambda: self.json("where", "--json")["places"][0]["broker"]["sessions"] == 1)
+
     def hold(self, *arguments):
         """Starts `lockkeeper run ARGUMENTS`, waits until it holds. Ends when its stdin is closed."""
         process = self.start(LOCKKEEPER, "run", *arguments, "--", "sh", "-c", "echo held; read x")

@@ -16,6 +16,9 @@ HELPERS = os.environ["LK_HELPERS"]
 
 
 class Doctor(BrokerTest):
+    def setUp(self):
+        self.rest()
+
     def findings(self, *arguments, code=1, **options):
         """By check: [(health, found, advice)] of those that are not ok; all must be asked for by name."""
         got, out, err = self.lk("doctor", "--json", *arguments, **options)

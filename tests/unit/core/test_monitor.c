@@ -63,7 +63,7 @@ Test(monitor, life_of_a_session_and_its_segment)
 {
     uint64_t monitor = watch(BROKER_UID, "");
     uint64_t a = connect_as(BROKER_UID, 1);
-    struct lki_message open = open_message("x", 0x201 /* CREATE, UNPUBLISHED */);
+    struct lki_message open = open_message("x", LK_CREATE | LK_UNPUBLISHED);
     open.as.open.size_bytes = 4096;
     open.as.open.size_max_bytes = 8192;
     uint64_t id = send_message(a, open);
