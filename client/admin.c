@@ -75,6 +75,56 @@ int lki_admin_list(struct lk_session *session, enum lki_list_what what, const ch
     return r;
 }
 
+int lki_admin_monitor(struct lk_session *session, const char *name)
+{
+    int r = lki_session_check(session, "watch");
+    if (r < 0)
+        return r;
+    char full[LKI_FULL_NAME_BYTES_MAX] = "";
+    if (name) {
+        r = lki_name_resolve(name, full);
+        if (r < 0)
+            return r;
+    }
+    const char *about = name ? name : "the broker";
+    struct lki_message request = {.type = LKI_REQUEST_MONITOR};
+    request.as.monitor.name.data = (const uint8_t *)full;
+    request.as.monitor.name.length_bytes = strlen(full);
+    struct lki_record reply;
+    r = lki_session_call(session, &request, -1, LKI_TIME_NEVER, &reply);
+    if (r < 0)
+        return lki_session_fail(session, r, "watch %s", about);
+    r = lki_session_result(session, &reply.message, "watch %s", about);
+    lki_record_deinit(&reply);
+    return r < 0 ? r : 0;
+}
+
+int lki_admin_next_event(struct lk_session *session, struct lki_event *out_event)
+{
+    struct lki_record record;
+    for (;;) {
+        int r = lki_transport_receive(&session->transport, 0, &record);
+        if (r == -ETIMEDOUT)
+            return 0;
+        if (r < 0)
+            return lki_session_fail(session, r, "watch any longer");
+        lki_record_deinit(&record);
+        if (record.message.type == LKI_REPLY_RESUMED) {
+            r = lki_session_unasked(session, &record.message);
+            return r < 0 ? lki_session_fail(session, r, "watch any longer") : 2;
+        }
+        if (record.message.type != LKI_REPLY_EVENT)
+            continue; /* nothing else was asked for */
+        *out_event = record.message.as.event;
+        return 1;
+    }
+}
+
+int lki_admin_socket(const struct lk_session *session)
+{
+    return session->transport.socket_fd;
+}
+
 int lki_admin_data_fd(const struct lk_segment *segment)
 {
     return segment->data_fd >= 0 ? segment->data_fd : -ENODATA;

@@ -22,6 +22,25 @@ int lki_admin_list(struct lk_session *session, enum lki_list_what what, const ch
                    lki_admin_entry_fn entry_fn, void *user);
 
 /**
+ * Asks the broker for events, which come from now on: for lki_admin_next_event() alone, other calls
+ * of the session throw away what arrives meanwhile.
+ * @name: only what is about the segment of this name; NULL: all that the caller may see
+ * Errors: -EINVAL (the name), -EALREADY, -EDQUOT (too many watch), -ECONNRESET, -EPROTO, -ESTALE
+ */
+int lki_admin_monitor(struct lk_session *session, const char *name);
+
+/**
+ * Takes the next event that has come; does not wait, for that poll lki_admin_socket().
+ * Returns: 1 and *out_event, whose texts are valid until the next call; 0: none yet; 2: another
+ *          worker of the broker goes on, and has to be asked for events anew
+ * Errors:  -ECONNRESET, -EPROTO, -ENOMEM
+ */
+int lki_admin_next_event(struct lk_session *session, struct lki_event *out_event);
+
+/* The session's connection, to be polled for reading; borrowed. */
+int lki_admin_socket(const struct lk_session *session);
+
+/**
  * Writes down, for listings, that a shared hold which this process keeps to its end began now. The
  * library cannot: taking a shared lock tells it nothing about the end, and is too fast for a clock.
  */

@@ -52,7 +52,7 @@ static bool program_beside_us(char out_program[PATH_MAX])
 
 /* $LOCKKEEPERD, where this library was installed for, beside the program that runs, and what PATH
  * has. */
-static void find_program(char out_program[PATH_MAX])
+void lki_autostart_program(char out_program[PATH_MAX])
 {
     const char *given = secure_getenv("LOCKKEEPERD");
     if (given && given[0] != '\0' && strlen(given) < PATH_MAX)
@@ -236,7 +236,7 @@ int lki_autostart(const char *path, int *out_fd)
 {
     struct start start = {.ready_fd = -1, .words_fd = -1};
     uint64_t deadline_ns = lki_time_add(lki_clock_now_ns(), START_NS);
-    find_program(start.program);
+    lki_autostart_program(start.program);
     int r = attempt(&start, path, deadline_ns, out_fd);
     start_deinit(&start);
     if (r == 0)

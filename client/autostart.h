@@ -4,6 +4,11 @@
  * to it. Leaves no zombie and no descriptor behind. */
 #pragma once
 
+#include <limits.h>
+
+/* Which program that would be: a path, or a bare name to be looked for in PATH. It need not exist. */
+void lki_autostart_program(char out_program[PATH_MAX]);
+
 /**
  * Starts lockkeeperd for path and connects to it.
  * Errors: -ECONNREFUSED (it could not be started; the text has its own words), -EMFILE, -ENOMEM.

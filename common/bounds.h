@@ -25,6 +25,10 @@
 #define LKI_LIST_PAGE_ENTRIES_MAX 64u         /* entries in one page of a listing */
 #define LKI_PARKED_REQUESTS_MAX 64u           /* requests of one session that wait for a segment */
 
+#define LKI_MONITORS_MAX 32u       /* sessions of one broker that are told of events */
+#define LKI_MONITORS_OF_UID_MAX 8u /* of them, those of one user other than the broker's and root */
+#define LKI_MONITOR_EVENTS_MAX 256u /* events on their way to one of them; more are lost */
+
 /* What one broker has for all its users; --limit chooses others. The memory is sparse: bytes are
  * those that a segment may ever have, so these bounds are for address space and tables. */
 #define LKI_QUOTA_BYTES_MAX (UINT64_C(1) << 49) /* eight segments of the maximum size */

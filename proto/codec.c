@@ -46,7 +46,8 @@ static bool read_varint(struct reader *reader, uint64_t *out)
 static bool is_type(uint64_t number)
 {
     return (number >= LKI_REQUEST_HELLO && number <= LKI_REQUEST_RESUME) ||
-           (number >= LKI_REPLY_RESULT && number <= LKI_REPLY_RESUMED);
+           number == LKI_REQUEST_MONITOR ||
+           (number >= LKI_REPLY_RESULT && number <= LKI_REPLY_EVENT);
 }
 
 /* Reads one field of the envelope and skips its value. NULL, or why not. */

@@ -56,6 +56,10 @@ const char *lki_message_type_name(enum lki_message_type type)
         return "list_page";
     case LKI_REPLY_RESUMED:
         return "resumed";
+    case LKI_REQUEST_MONITOR:
+        return "monitor";
+    case LKI_REPLY_EVENT:
+        return "event";
     }
     return "unknown";
 }

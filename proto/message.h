@@ -12,7 +12,8 @@
 #include "proto/status.h"
 
 #define LKI_PROTOCOL_MAJOR 1
-#define LKI_PROTOCOL_MINOR 2 /* 1: DEADLOCK_CHECK, and the listing GRAPH; 2: RESUMED and RESUME */
+/* 1: DEADLOCK_CHECK, and the listing GRAPH; 2: RESUMED and RESUME, MONITOR and EVENT */
+#define LKI_PROTOCOL_MINOR 2
 
 struct lki_bytes {
     const uint8_t *data;
@@ -41,7 +42,8 @@ enum lki_message_type {
     LKI_REQUEST_LIST = 16,    /* -> LIST_PAGE */
     LKI_REQUEST_GOODBYE = 17, /* -> RESULT, when everything is cleaned up; then the broker closes */
     LKI_REQUEST_DEADLOCK_CHECK = 18, /* -> RESULT: OK, or DEADLOCK: the published wait never ends */
-    LKI_REQUEST_RESUME = 19,  /* one-way: the answer to RESUMED; what was not answered comes again */
+    LKI_REQUEST_RESUME = 19, /* one-way: the answer to RESUMED; what was not answered comes again */
+    LKI_REQUEST_MONITOR = 21, /* -> RESULT; from then on EVENT as it happens */
     /* Replies, broker to client; `id` is that of the request. */
     LKI_REPLY_RESULT = 32,
     LKI_REPLY_OPENED = 33,
@@ -49,6 +51,7 @@ enum lki_message_type {
     LKI_REPLY_HOLDER_IS = 35,
     LKI_REPLY_LIST_PAGE = 36,
     LKI_REPLY_RESUMED = 37, /* unasked, id 0: another worker goes on; send RESUME and repeat */
+    LKI_REPLY_EVENT = 38,   /* unasked, with id 0, to who sent MONITOR */
 };
 
 struct lki_hello {
@@ -135,6 +138,10 @@ struct lki_list_request {
     struct lki_bytes name; /* empty: all that the caller may see; else this segment alone */
 };
 
+struct lki_monitor_request {
+    struct lki_bytes name; /* empty: all that the caller may see; else of this segment alone */
+};
+
 struct lki_result {
     enum lki_status status;
     uint64_t value;
@@ -206,6 +213,44 @@ struct lki_list_page {
     const struct lki_list_entry *entries; /* at most LKI_LIST_PAGE_ENTRIES_MAX */
 };
 
+enum lki_event_kind {
+    LKI_EVENT_SESSION_OPENED = 1, /* it has sent its first request behind HELLO */
+    LKI_EVENT_SESSION_LOST = 2,   /* its connection has ended; what it holds stays for now */
+    LKI_EVENT_SESSION_ENDED = 3,  /* nothing of it is left */
+    LKI_EVENT_PROCESS_ENDED = 4,  /* one that had sessions */
+    LKI_EVENT_SEGMENT_CREATED = 5,
+    LKI_EVENT_SEGMENT_PUBLISHED = 6,
+    LKI_EVENT_SEGMENT_GROWN = 7,
+    LKI_EVENT_SEGMENT_REMOVED = 8, /* its name is free; it may live on without */
+    LKI_EVENT_SEGMENT_ENDED = 9,
+    LKI_EVENT_ATTACHED = 10,
+    LKI_EVENT_DETACHED = 11,
+    LKI_EVENT_LOCK_DAMAGED = 12,    /* its owner ended while changing data; repaired, marked */
+    LKI_EVENT_LOCK_WAITED_FOR = 13, /* longer than a nap: of this session, by the one in `text` */
+    LKI_EVENT_DEADLOCK = 14,        /* this session's wait was refused */
+    LKI_EVENT_QUOTA = 15,           /* this session, or a connection of this uid, was refused */
+    LKI_EVENT_DROPPED = 16,         /* its connection broke the rules, or could not be served */
+};
+
+/* What happened to whom. Which fields count depends on `kind`; docs/protocol.md has the table. */
+struct lki_event {
+    uint32_t kind;    /* enum lki_event_kind */
+    uint64_t when_ns; /* CLOCK_MONOTONIC */
+    int32_t pid;      /* whose doing or fate it is; 0: nobody's */
+    uint32_t uid;
+    struct lki_bytes command;
+    uint64_t session;
+    struct lki_bytes name;      /* of the segment, as the receiver may write it; empty: none */
+    struct lki_bytes lock_name; /* may be empty */
+    uint32_t segment;
+    uint32_t lock;
+    uint64_t token;
+    uint32_t cause; /* enum lki_cause */
+    uint64_t size_bytes;
+    struct lki_bytes text; /* for people */
+    uint64_t lost;         /* events that this receiver did not get, before this one */
+};
+
 struct lki_message {
     enum lki_message_type type;
     uint64_t id;
@@ -227,6 +272,8 @@ struct lki_message {
         struct lki_granted granted;
         struct lki_holder_is holder_is;
         struct lki_list_page list_page;
+        struct lki_monitor_request monitor;
+        struct lki_event event;
     } as;
 };
 

@@ -62,6 +62,9 @@ DEFINE_CONVERSION(holder_is, Lockkeeper__Wire__HolderIs, lockkeeper__wire__holde
                   LKI_HOLDER_IS_FIELDS)
 DEFINE_CONVERSION(list_entry, Lockkeeper__Wire__ListEntry, lockkeeper__wire__list_entry__init,
                   LKI_LIST_ENTRY_FIELDS)
+DEFINE_CONVERSION(monitor_request, Lockkeeper__Wire__MonitorRequest,
+                  lockkeeper__wire__monitor_request__init, LKI_MONITOR_REQUEST_FIELDS)
+DEFINE_CONVERSION(event, Lockkeeper__Wire__Event, lockkeeper__wire__event__init, LKI_EVENT_FIELDS)
 
 static void take_list_page(const Lockkeeper__Wire__ListPage *from, struct lki_list_entry *entries,
                            struct lki_list_page *to)
@@ -144,6 +147,12 @@ void lki_wire_take(const Lockkeeper__Wire__Envelope *envelope, enum lki_message_
         break;
     case LKI_REPLY_LIST_PAGE:
         take_list_page(envelope->list_page, entries, &out->as.list_page);
+        break;
+    case LKI_REQUEST_MONITOR:
+        take_monitor_request(envelope->monitor, &out->as.monitor);
+        break;
+    case LKI_REPLY_EVENT:
+        take_event(envelope->event, &out->as.event);
         break;
     case LKI_REQUEST_GOODBYE:
     case LKI_REQUEST_RESUME:
@@ -241,6 +250,12 @@ bool lki_wire_put(const struct lki_message *message, struct lki_wire_parts *part
         lockkeeper__wire__list_page__init(envelope->list_page);
         envelope->list_page->next_cursor = message->as.list_page.next_cursor;
         envelope->list_page->has_next_cursor = message->as.list_page.next_cursor != 0;
+        return true;
+    case LKI_REQUEST_MONITOR:
+        envelope->monitor = put_monitor_request(&message->as.monitor, &parts->message.monitor);
+        return true;
+    case LKI_REPLY_EVENT:
+        envelope->event = put_event(&message->as.event, &parts->message.event);
         return true;
     case LKI_MESSAGE_NONE:
         break;

@@ -25,11 +25,13 @@ struct lki_wire_parts {
         Lockkeeper__Wire__Goodbye goodbye;
         Lockkeeper__Wire__Resume resume;
         Lockkeeper__Wire__Resumed resumed;
+        Lockkeeper__Wire__MonitorRequest monitor;
         Lockkeeper__Wire__Result result;
         Lockkeeper__Wire__Opened opened;
         Lockkeeper__Wire__Granted granted;
         Lockkeeper__Wire__HolderIs holder_is;
         Lockkeeper__Wire__ListPage list_page;
+        Lockkeeper__Wire__Event event;
     } message;
 };
 

@@ -69,6 +69,8 @@
     N(cursor)                                                                                      \
     B(name)
 
+#define LKI_MONITOR_REQUEST_FIELDS(N, E, B) B(name)
+
 #define LKI_RESULT_FIELDS(N, E, B)                                                                 \
     E(status)                                                                                      \
     N(value)                                                                                       \
@@ -120,3 +122,20 @@
     N(file)                                                                                        \
     N(session)                                                                                     \
     N(segment)
+
+#define LKI_EVENT_FIELDS(N, E, B)                                                                  \
+    E(kind)                                                                                        \
+    N(when_ns)                                                                                     \
+    N(pid)                                                                                         \
+    N(uid)                                                                                         \
+    B(command)                                                                                     \
+    N(session)                                                                                     \
+    B(name)                                                                                        \
+    B(lock_name)                                                                                   \
+    N(segment)                                                                                     \
+    N(lock)                                                                                        \
+    N(token)                                                                                       \
+    N(cause)                                                                                       \
+    N(size_bytes)                                                                                  \
+    B(text)                                                                                        \
+    N(lost)

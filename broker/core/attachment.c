@@ -6,6 +6,7 @@
 #include "broker/core/brokered_wait.h"
 #include "broker/core/charge.h"
 #include "broker/core/fact.h"
+#include "broker/core/monitor.h"
 #include "broker/core/registry.h"
 #include "broker/core/repair_queue.h"
 #include "broker/core/segment.h"
@@ -142,6 +143,7 @@ struct lkd_attachment *lkd_attachment_open(struct lkd_core *core, struct lkd_ses
         lkd_attachment_free(core, attachment);
         return NULL;
     }
+    lkd_monitor_attachment(core, LKI_EVENT_ATTACHED, attachment);
     return attachment;
 }
 
@@ -305,6 +307,7 @@ void lkd_attachment_repaired(struct lkd_core *core, struct lkd_attachment *attac
         lkd_attachment_free(core, attachment);
     LKI_ASSERT(main->parts > 0);
     if (--main->parts == 0) {
+        lkd_monitor_attachment(core, LKI_EVENT_DETACHED, main);
         if (main->detach_asked)
             lkd_reply_result(core, session, main->detach_request, LKI_STATUS_OK, 0);
         lkd_attachment_free(core, main);

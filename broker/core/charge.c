@@ -3,12 +3,13 @@
 
 #include <errno.h>
 
+#include "broker/core/monitor.h"
 #include "broker/core/session.h"
 #include "common/assert.h"
 
 static const enum lkd_resource of_segments[] = {LKD_SEGMENTS, LKD_BYTES, LKD_LOCKS};
 
-bool lkd_charge_fits(const struct lkd_core *core, const struct lkd_session *session,
+bool lkd_charge_fits(struct lkd_core *core, const struct lkd_session *session,
                      enum lkd_resource resource, uint64_t amount, char why[LKD_CHARGE_TEXT_BYTES])
 {
     const struct lkd_claim claim = {session->account, &session->usage, resource, amount};
@@ -16,6 +17,7 @@ bool lkd_charge_fits(const struct lkd_core *core, const struct lkd_session *sess
     if (verdict == LKD_QUOTA_FITS)
         return true;
     lkd_quota_explain(&core->quota, &claim, verdict, why, LKD_CHARGE_TEXT_BYTES);
+    lkd_monitor_session(core, LKI_EVENT_QUOTA, session, why);
     return false;
 }
 

@@ -9,7 +9,7 @@
 #define LKD_CHARGE_TEXT_BYTES 360u /* the longest reason */
 
 /* Whether the session may have so much more. False: why says why not. */
-bool lkd_charge_fits(const struct lkd_core *core, const struct lkd_session *session,
+bool lkd_charge_fits(struct lkd_core *core, const struct lkd_session *session,
                      enum lkd_resource resource, uint64_t amount, char why[LKD_CHARGE_TEXT_BYTES]);
 
 void lkd_charge(struct lkd_core *core, struct lkd_session *session, enum lkd_resource resource,

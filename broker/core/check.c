@@ -2,6 +2,7 @@
 /* Walks every invariant of the core. Aborts on the first that is broken. */
 #include "broker/core/attachment.h"
 #include "broker/core/charge.h"
+#include "broker/core/monitor.h"
 #include "broker/core/parked.h"
 #include "broker/core/registry.h"
 #include "broker/core/segment.h"
@@ -127,6 +128,7 @@ void lkd_core_check(const struct lkd_core *core)
     LKI_ASSERT(sessions == core->session_count);
     LKI_ASSERT(segments == core->segment_count);
     lkd_charge_check(core);
+    lkd_monitor_check(core);
     LKI_ASSERT(lki_list_is_empty(&core->broken));
     lkd_deadlines_check(&core->deadlines);
 }

@@ -12,6 +12,7 @@
 #include "broker/core/listing.h"
 #include "broker/core/lock_name.h"
 #include "broker/core/making.h"
+#include "broker/core/monitor.h"
 #include "broker/core/open.h"
 #include "broker/core/parked.h"
 #include "broker/core/repair_queue.h"
@@ -53,6 +54,7 @@ int lkd_core_new(const struct lkd_core_config *config, struct lkd_core **out_cor
     lki_list_init(&core->ready);
     lki_list_init(&core->repairs);
     lki_list_init(&core->reserved);
+    lki_list_init(&core->monitors);
     *out_core = core;
     return 0;
 }
@@ -217,6 +219,9 @@ void lkd_core_apply(struct lkd_core *core, struct lkd_session *session,
     case LKI_REQUEST_LIST:
         lkd_listing_request(core, session, message, now_ns);
         break;
+    case LKI_REQUEST_MONITOR:
+        lkd_monitor_request(core, session, message);
+        break;
     case LKI_REQUEST_GOODBYE:
         lkd_session_goodbye(core, session, message->id, now_ns);
         break;
@@ -254,6 +259,7 @@ void lkd_core_apply(struct lkd_core *core, struct lkd_session *session,
     case LKI_REPLY_HOLDER_IS:
     case LKI_REPLY_LIST_PAGE:
     case LKI_REPLY_RESUMED:
+    case LKI_REPLY_EVENT:
         lkd_session_break(core, session, "what it sent is not a request");
         break;
     }
@@ -293,6 +299,7 @@ static bool accepts(struct lkd_core *core, struct lkd_session *session,
             lkd_session_break(core, session, "its first record is no hello");
         return false;
     case LKD_SESSION_OPEN:
+        lkd_session_introduce(core, session);
         return true;
     case LKD_SESSION_LEAVING: /* it said goodbye; what comes after is not heard */
     case LKD_SESSION_LOST:
@@ -307,11 +314,17 @@ void lkd_core_message(struct lkd_core *core, uint64_t number, const struct lki_m
 {
     struct lkd_session *session = lkd_session_find(core, number);
 
-    lkd_effects_release(&core->effects);
+    lkd_core_begin(core, now_ns);
     lkd_work_on_session(core, number);
     if (session && accepts(core, session, message))
         lkd_core_apply(core, session, message, offer, now_ns);
     lkd_core_settle(core, now_ns);
+}
+
+void lkd_core_begin(struct lkd_core *core, uint64_t now_ns)
+{
+    lkd_effects_release(&core->effects);
+    core->now_ns = now_ns;
 }
 
 void lkd_core_settle(struct lkd_core *core, uint64_t now_ns)
@@ -324,7 +337,7 @@ void lkd_core_settle(struct lkd_core *core, uint64_t now_ns)
 
 void lkd_core_tick(struct lkd_core *core, uint64_t now_ns, uint32_t slice_locks)
 {
-    lkd_effects_release(&core->effects);
+    lkd_core_begin(core, now_ns);
     lkd_wait_due(core, now_ns);
     lkd_repair_queue_step(core, now_ns, slice_locks);
     lkd_core_settle(core, now_ns);

@@ -54,12 +54,13 @@ struct lkd_peer {
 
 enum lkd_effect_kind {
     LKD_EFFECT_NONE = 0,
-    LKD_EFFECT_SEND,         /* message to session, with the segment's descriptors if fds says so */
-    LKD_EFFECT_DISCONNECT,   /* the session's connection is to be closed after what was sent */
-    LKD_EFFECT_MAKE_SEGMENT, /* make or adopt memory, then call lkd_core_segment_made() */
-    LKD_EFFECT_GROW_SEGMENT, /* allocate or extend, then call lkd_core_segment_grown() */
-    LKD_EFFECT_DROP_SEGMENT, /* unmap and close; the segment's number is not used any more */
-    LKD_EFFECT_WAKE,         /* futex wake of one attachment of a segment */
+    LKD_EFFECT_SEND,          /* message to session, with the segment's descriptors if fds says so.
+                                EVENT: at once or not at all, then lkd_core_events_lost() */
+    LKD_EFFECT_DISCONNECT,    /* the session's connection is to be closed after what was sent */
+    LKD_EFFECT_MAKE_SEGMENT,  /* make or adopt memory, then call lkd_core_segment_made() */
+    LKD_EFFECT_GROW_SEGMENT,  /* allocate or extend, then call lkd_core_segment_grown() */
+    LKD_EFFECT_DROP_SEGMENT,  /* unmap and close; the segment's number is not used any more */
+    LKD_EFFECT_WAKE,          /* futex wake of one attachment of a segment */
     LKD_EFFECT_CHECK_PROCESS, /* is every task of the process exiting? then lkd_core_process_ended()
                                */
     LKD_EFFECT_FORGET_SESSION, /* its number is not used any more: nothing of it is left */
@@ -145,6 +146,15 @@ void lkd_core_session_renamed(struct lkd_core *core, uint64_t session, const cha
 /* No instruction of this process runs any more: everything of all its sessions is repaired. Twice
  * is once. */
 void lkd_core_process_ended(struct lkd_core *core, uint64_t process, uint64_t now_ns);
+
+/* The same, and `reason` (for people, copied) is what the peer did wrong, or why it cannot be served.
+ */
+void lkd_core_session_dropped(struct lkd_core *core, uint64_t session, const char *reason,
+                              uint64_t now_ns);
+
+/* An EVENT was not sent, since the peer does not read: it, and those that it said were lost before
+ * it, count as lost. No effects. */
+void lkd_core_events_lost(struct lkd_core *core, uint64_t session, uint64_t count);
 
 void lkd_core_segment_made(struct lkd_core *core, uint32_t segment,
                            const struct lkd_segment_made *made, uint64_t now_ns);

@@ -8,6 +8,7 @@
 #include "broker/core/brokered_wait.h"
 #include "broker/core/fact.h"
 #include "broker/core/lock_name.h"
+#include "broker/core/monitor.h"
 #include "broker/core/registry.h"
 #include "broker/core/rights.h"
 #include "broker/core/segment.h"
@@ -194,33 +195,41 @@ static void say_edge(struct words *words, const struct lkd_session *viewer,
     say(words, "'%s', held %sby %s", label, drains ? "shared " : "", holder);
 }
 
+/* "'a', held by pid 12 (make), which waits for 'b', held by ..." */
+static void say_ring(struct words *words, const struct lkd_wait_graph *graph,
+                     const struct lkd_session *viewer, size_t edges)
+{
+    const struct lkd_wait_edge *edge = lkd_wait_graph_edge(graph, NULL);
+    size_t told = 0;
+
+    for (; edge; edge = lkd_wait_graph_edge(graph, edge), told++) {
+        const struct lkd_wait_edge *next = lkd_wait_graph_edge(graph, edge);
+        size_t before = words->used;
+        if (told > 0)
+            say(words, ", which waits for ");
+        say_edge(words, viewer, edge, may_see(viewer, edge) || (next && may_see(viewer, next)));
+        if (words->used < words->room - 64)
+            continue;
+        words->used = before;
+        say(words, ", and so on through %zu more", edges - told);
+        break;
+    }
+}
+
 static void write_report(const struct lkd_wait_graph *graph, const struct lkd_session *viewer,
                          size_t edges, char out_report[LKD_REPORT_BYTES_MAX])
 {
     static const char hint[] = "; release what you hold, and try again";
     /* What does not fit before the last edge is left out in the middle. */
     struct words words = {.text = out_report, .room = LKD_REPORT_BYTES_MAX - sizeof(hint) + 1};
-    const struct lkd_wait_edge *edge = lkd_wait_graph_edge(graph, NULL);
     char label[LABEL_BYTES];
-    size_t told = 0;
 
-    label_of(viewer, edge, label);
+    label_of(viewer, lkd_wait_graph_edge(graph, NULL), label);
     say(&words,
         "cannot lock '%s': the wait would never end, %zu session%s in a ring: this session "
         "waits for ",
         label, edges, edges == 1 ? "" : "s");
-    for (; edge; edge = lkd_wait_graph_edge(graph, edge), told++) {
-        const struct lkd_wait_edge *next = lkd_wait_graph_edge(graph, edge);
-        size_t before = words.used;
-        if (told > 0)
-            say(&words, ", which waits for ");
-        say_edge(&words, viewer, edge, may_see(viewer, edge) || (next && may_see(viewer, next)));
-        if (words.used < words.room - 64)
-            continue;
-        words.used = before;
-        say(&words, ", and so on through %zu more", edges - told);
-        break;
-    }
+    say_ring(&words, graph, viewer, edges);
     memcpy(out_report + words.used, hint, sizeof(hint));
 }
 
@@ -247,6 +256,35 @@ static void write_log(struct lkd_core *core, const struct lkd_wait_graph *graph,
     }
 }
 
+struct ring {
+    const struct lkd_wait_graph *graph;
+    size_t edges;
+};
+
+/* The report, as far as a bystander may know it. */
+static void write_news(const void *user, const struct lkd_session *viewer, char *out_text,
+                       size_t bytes)
+{
+    const struct ring *ring = user;
+    struct words words = {.text = out_text, .room = bytes};
+
+    say(&words, "%zu session%s in a ring: it waits for ", ring->edges, ring->edges == 1 ? "" : "s");
+    say_ring(&words, ring->graph, viewer, ring->edges);
+}
+
+static void tell_monitors(struct lkd_core *core, const struct lkd_attachment *attachment,
+                          size_t edges)
+{
+    const struct ring ring = {&core->wait_graph, edges};
+    lkd_monitor_tell(core, &(struct lkd_news){.kind = LKI_EVENT_DEADLOCK,
+                                              .session = attachment->session,
+                                              .segment = attachment->segment,
+                                              .has_lock = true,
+                                              .lock = lki_wait_lock(attachment->refused_wait),
+                                              .write_text = write_news,
+                                              .user = &ring});
+}
+
 /* --- Asking --- */
 
 bool lkd_deadlock_check(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t now_ns,
@@ -263,6 +301,7 @@ bool lkd_deadlock_check(struct lkd_core *core, struct lkd_attachment *attachment
     attachment->refused_wait = lkd_wait_graph_edge(graph, NULL)->facts.wait;
     write_report(graph, session, edges, out_report);
     write_log(core, graph, edges, now_ns);
+    tell_monitors(core, attachment, edges);
     return true;
 }
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "broker/core/monitor.h"
 #include "broker/core/segment.h"
 #include "broker/core/session.h"
 #include "common/assert.h"
@@ -49,6 +50,19 @@ static struct lkd_sending *sending_new(struct lkd_core *core, enum lkd_effect_ki
     return sending;
 }
 
+struct lkd_sending *lkd_notice(struct lkd_core *core, struct lkd_session *session,
+                               enum lki_message_type type, size_t extra_bytes)
+{
+    if (!lkd_session_is_connected(session))
+        return NULL;
+    struct lkd_sending *sending = sending_new(core, LKD_EFFECT_SEND, extra_bytes);
+    if (!sending)
+        return NULL;
+    sending->session = session->number;
+    sending->message.type = type;
+    return sending;
+}
+
 struct lkd_sending *lkd_reply(struct lkd_core *core, struct lkd_session *session,
                               enum lki_message_type type, uint64_t request, size_t extra_bytes)
 {
@@ -56,13 +70,11 @@ struct lkd_sending *lkd_reply(struct lkd_core *core, struct lkd_session *session
         return NULL;
     if (session->resuming && type != LKI_REPLY_RESUMED)
         return NULL; /* whatever it asked it asks again */
-    struct lkd_sending *sending = sending_new(core, LKD_EFFECT_SEND, extra_bytes);
+    struct lkd_sending *sending = lkd_notice(core, session, type, extra_bytes);
     if (!sending) {
         lkd_session_break(core, session, "the broker has no memory for a reply");
         return NULL;
     }
-    sending->session = session->number;
-    sending->message.type = type;
     sending->message.id = request;
     return sending;
 }
@@ -123,6 +135,8 @@ static void hand_out_sending(struct lkd_core *core, struct lkd_sending *sending,
     out->segment = sending->segment;
     out->fds = sending->fds;
     out->message = sending->message;
+    if (sending->message.type == LKI_REPLY_EVENT)
+        lkd_monitor_handed_out(core, sending->session);
     if (sending->node.kind == LKD_EFFECT_LOG) {
         out->warning = sending->warning;
         snprintf(out->text, sizeof(out->text), "%s", (const char *)sending->extra);

@@ -52,6 +52,10 @@ void lkd_effect_cancel(struct lkd_effect_node *node);
 struct lkd_sending *lkd_reply(struct lkd_core *core, struct lkd_session *session,
                               enum lki_message_type type, uint64_t request, size_t extra_bytes);
 
+/* A message that nobody asked for, with id 0. NULL: as above, but nobody is dropped. */
+struct lkd_sending *lkd_notice(struct lkd_core *core, struct lkd_session *session,
+                               enum lki_message_type type, size_t extra_bytes);
+
 /* RESULT without a text. */
 void lkd_reply_result(struct lkd_core *core, struct lkd_session *session, uint64_t request,
                       enum lki_status status, uint64_t value);

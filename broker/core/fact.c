@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "engine/repair.h"
+
 void lkd_fact_publish(const struct lki_area *area)
 {
     /* [published] release: an opener that finds the segment published finds its data initialised;
@@ -84,6 +86,18 @@ uint32_t lkd_fact_word(const struct lki_area *area, uint32_t lock)
 uint64_t lkd_fact_wait(const struct lki_area *area, uint32_t slot)
 {
     return atomic_load_explicit(&area->attachments[slot].wait, memory_order_relaxed);
+}
+
+bool lkd_fact_recovered(const struct lki_area *area, uint32_t lock, int32_t pid, uint64_t when_ns,
+                        uint64_t *out_token)
+{
+    const struct lki_lock_cold *cold = &area->cold[lock];
+    /* The record is the broker's own: plain, as it is written. */
+    if (atomic_load_explicit(&cold->recovery_cause, memory_order_relaxed) == LKI_CAUSE_NONE ||
+        cold->recovery_pid != pid || cold->recovery_when_ns != when_ns)
+        return false;
+    *out_token = cold->recovery_token;
+    return true;
 }
 
 uint32_t lkd_fact_cell(const struct lki_area *area, uint32_t slot, uint32_t cell)

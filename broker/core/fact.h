@@ -30,6 +30,10 @@ uint64_t lkd_fact_look_sequence(const struct lki_area *area, uint32_t lock);
 uint64_t lkd_fact_look_wait(const struct lki_area *area, uint32_t slot);
 bool lkd_fact_look_reads(const struct lki_area *area, uint32_t slot, uint32_t lock);
 
+/* Whether the lock's last recovery was that of this owner at this time; then with its token. */
+bool lkd_fact_recovered(const struct lki_area *area, uint32_t lock, int32_t pid, uint64_t when_ns,
+                        uint64_t *out_token);
+
 /* The lock in a hold cell, or UINT32_MAX when it is empty or out of bounds. */
 uint32_t lkd_fact_cell(const struct lki_area *area, uint32_t slot, uint32_t cell);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "broker/core/fact.h"
+#include "broker/core/monitor.h"
 #include "broker/core/registry.h"
 #include "broker/core/repair_queue.h"
 #include "broker/core/segment.h"
@@ -113,12 +114,13 @@ void lkd_inquiry_holder(struct lkd_core *core, struct lkd_attachment *main,
         (struct lki_bytes){.data = sending->extra, .length_bytes = strlen(session->command)};
 }
 
-static void check_owner(struct lkd_core *core, struct lkd_segment *segment, uint32_t lock,
+static void check_owner(struct lkd_core *core, const struct lkd_attachment *asker, uint32_t lock,
                         uint32_t owner, uint64_t now_ns)
 {
+    struct lkd_segment *segment = asker->segment;
     if ((lkd_fact_word(&segment->area, lock) & LKI_ID_MASK) != owner)
         return; /* it has been handed on since */
-    const struct lkd_attachment *attachment = lkd_segment_attachment(segment, owner);
+    struct lkd_attachment *attachment = lkd_segment_attachment(segment, owner);
     if (!attachment) {
         lkd_repair_queue_push_orphan(core, segment, owner);
         return;
@@ -126,6 +128,7 @@ static void check_owner(struct lkd_core *core, struct lkd_segment *segment, uint
     switch (attachment->state) {
     case LKD_ATTACHMENT_LIVE:
         lkd_process_check(core, attachment->session->process, now_ns);
+        lkd_monitor_waited(core, asker, attachment, lock);
         break;
     case LKD_ATTACHMENT_REPAIRING: /* its turn comes */
     case LKD_ATTACHMENT_ENDED:
@@ -150,7 +153,7 @@ void lkd_inquiry_about(struct lkd_core *core, struct lkd_attachment *asker, uint
                        uint32_t owner, uint64_t now_ns)
 {
     if (owner != 0) {
-        check_owner(core, asker->segment, lock, owner & LKI_ID_MASK, now_ns);
+        check_owner(core, asker, lock, owner & LKI_ID_MASK, now_ns);
         return;
     }
     /* A walk over all slots: an attachment drains one lock at a time, and need not ask often. */
@@ -158,6 +161,7 @@ void lkd_inquiry_about(struct lkd_core *core, struct lkd_attachment *asker, uint
         return;
     asker->asked_ns = now_ns;
     check_readers(core, asker->segment, lock, now_ns);
+    lkd_monitor_waited(core, asker, asker, lock);
 }
 
 void lkd_inquiry_ask(struct lkd_core *core, struct lkd_attachment *main,

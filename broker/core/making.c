@@ -5,6 +5,7 @@
 #include <inttypes.h>
 
 #include "broker/core/fact.h"
+#include "broker/core/monitor.h"
 #include "broker/core/open.h"
 #include "broker/core/parked.h"
 #include "broker/core/registry.h"
@@ -76,7 +77,7 @@ void lkd_core_segment_made(struct lkd_core *core, uint32_t number,
     struct lkd_segment *segment = lkd_registry_find_number(core, number);
     struct lki_list waiting;
 
-    lkd_effects_release(&core->effects);
+    lkd_core_begin(core, now_ns);
     LKI_ASSERT(segment && segment->state == LKD_SEGMENT_MAKING);
     int result = examine(segment, made);
     if (result < 0)
@@ -87,6 +88,7 @@ void lkd_core_segment_made(struct lkd_core *core, uint32_t number,
         lkd_segment_end(core, segment, made->result == 0);
     } else {
         lkd_segment_format(core, segment, made);
+        lkd_monitor_segment(core, LKI_EVENT_SEGMENT_CREATED, segment, leader->session);
         lkd_open_created(core, segment, leader, now_ns);
         lkd_parked_free(leader);
         lkd_segment_settle(core, segment); /* it ends again if there was no memory to attach */
@@ -143,12 +145,14 @@ void lkd_core_segment_grown(struct lkd_core *core, uint32_t number, int result, 
     struct lkd_segment *segment = lkd_registry_find_number(core, number);
     struct lki_list waiting;
 
-    lkd_effects_release(&core->effects);
+    lkd_core_begin(core, now_ns);
     LKI_ASSERT(segment && segment->growing);
     if (result < 0) {
         refuse_leader(core, segment, result);
     } else {
         lkd_segment_set_data_bytes(segment, segment->grow_bytes);
+        lkd_monitor_segment(core, LKI_EVENT_SEGMENT_GROWN, segment,
+                            segment->leader ? segment->leader->session : NULL);
     }
     lkd_parked_take(segment, &waiting);
     struct lkd_parked *leader = segment->leader;
@@ -176,6 +180,7 @@ void lkd_making_publish(struct lkd_core *core, struct lkd_attachment *main,
     switch (segment->state) {
     case LKD_SEGMENT_UNPUBLISHED:
         lkd_segment_publish(segment);
+        lkd_monitor_segment(core, LKI_EVENT_SEGMENT_PUBLISHED, segment, main->session);
         break;
     case LKD_SEGMENT_PUBLISHED: /* twice is once */
         break;
@@ -242,6 +247,7 @@ void lkd_making_remove(struct lkd_core *core, struct lkd_session *session,
         return;
     }
     note_removal(session, message->id, segment);
+    lkd_monitor_segment(core, LKI_EVENT_SEGMENT_REMOVED, segment, session);
     lkd_registry_remove_name(core, segment);
     lkd_segment_settle(core, segment);
     lkd_reply_result(core, session, message->id, LKI_STATUS_OK, 0);

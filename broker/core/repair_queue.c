@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "broker/core/attachment.h"
+#include "broker/core/monitor.h"
 #include "broker/core/registry.h"
 #include "broker/core/segment.h"
 #include "common/assert.h"
@@ -97,6 +98,7 @@ static uint32_t step_attachment(struct lkd_core *core, struct lkd_attachment *at
     bool done = segment->quarantined || lki_repair_step(&attachment->repair, &death, locks_max,
                                                         lkd_attachment_wake, segment);
     uint32_t work = attachment->repair.next_lock - before;
+    lkd_monitor_repaired(core, attachment, before);
     if (done) {
         work += segment->slot_capacity / SLOTS_PER_LOCK;
         lki_list_remove(&attachment->of_repairs);

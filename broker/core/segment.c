@@ -8,6 +8,7 @@
 #include "broker/core/charge.h"
 #include "broker/core/fact.h"
 #include "broker/core/lock_name.h"
+#include "broker/core/monitor.h"
 #include "broker/core/registry.h"
 #include "common/assert.h"
 #include "lockkeeper/lockkeeper.h"
@@ -314,10 +315,12 @@ void lkd_segment_end(struct lkd_core *core, struct lkd_segment *segment, bool wa
     lkd_uncharge_segment(core, segment);
     lkd_ledger_give_segment(&core->ledger, segment->record);
     segment->record = NULL;
-    if (was_made)
+    if (was_made) {
+        lkd_monitor_segment(core, LKI_EVENT_SEGMENT_ENDED, segment, NULL);
         lkd_effect_push(core, &segment->drop);
-    else
+    } else {
         lkd_segment_free(segment);
+    }
 }
 
 uint32_t lkd_segment_take_slot(struct lkd_segment *segment, struct lkd_attachment *attachment)

@@ -8,6 +8,7 @@
 #include "broker/core/attachment.h"
 #include "broker/core/brokered_wait.h"
 #include "broker/core/charge.h"
+#include "broker/core/monitor.h"
 #include "broker/core/parked.h"
 #include "broker/core/reservation.h"
 #include "common/assert.h"
@@ -191,7 +192,7 @@ uint32_t lkd_core_shed_silent(struct lkd_core *core, uint32_t count, uint64_t no
 {
     struct lkd_account *most = NULL;
 
-    lkd_effects_release(&core->effects);
+    lkd_core_begin(core, now_ns);
     for (struct lkd_account *account = core->quota.accounts; account;
          account = account->by_uid.next)
         if (account->silent_count > (most ? most->silent_count : 0))
@@ -244,8 +245,12 @@ int lkd_core_session_opened(struct lkd_core *core, const struct lkd_peer *peer, 
 {
     struct lkd_account *account;
 
-    lkd_effects_release(&core->effects);
+    lkd_core_begin(core, now_ns);
     int r = admit(core, peer->uid, now_ns, &account);
+    if (r == -EDQUOT)
+        lkd_monitor_tell(
+            core,
+            &(struct lkd_news){.kind = LKI_EVENT_QUOTA, .uid = peer->uid, .text = core->refusal});
     if (r < 0)
         return r;
     struct lkd_session *session = session_make(core, peer, now_ns);
@@ -290,11 +295,26 @@ static void enter(struct lkd_session *session, enum lkd_session_state state)
     session->state = state;
 }
 
+void lkd_session_introduce(struct lkd_core *core, struct lkd_session *session)
+{
+    if (session->introduced)
+        return;
+    session->introduced = true;
+    lkd_monitor_session(core, LKI_EVENT_SESSION_OPENED, session, NULL);
+}
+
+static const char *farewell_of(const struct lkd_session *session)
+{
+    return session->farewell[0] ? session->farewell : "its connection has ended";
+}
+
 static void forget_if_done(struct lkd_core *core, struct lkd_session *session)
 {
     if (session->state != LKD_SESSION_LOST || !lki_list_is_empty(&session->attachments))
         return;
     enter(session, LKD_SESSION_GONE);
+    if (session->introduced)
+        lkd_monitor_session(core, LKI_EVENT_SESSION_ENDED, session, farewell_of(session));
     HASH_DELETE(by_number, core->sessions, session);
     core->session_count--;
     lkd_ledger_give_session(&core->ledger, session->record);
@@ -311,6 +331,11 @@ static void lose(struct lkd_core *core, struct lkd_session *session, uint64_t no
     lki_list_remove(&session->of_broken);
     enter(session, LKD_SESSION_LOST);
     note(session, LKD_SESSION_CUT);
+    lkd_monitor_stop(session);
+    if (session->to_blame)
+        lkd_monitor_session(core, LKI_EVENT_DROPPED, session, session->farewell);
+    if (!lki_list_is_empty(&session->attachments))
+        lkd_monitor_session(core, LKI_EVENT_SESSION_LOST, session, farewell_of(session));
     lkd_parked_drop_session(core, session);
     lkd_wait_drop_session(core, session, now_ns);
     forget_if_done(core, session);
@@ -318,11 +343,22 @@ static void lose(struct lkd_core *core, struct lkd_session *session, uint64_t no
 
 void lkd_core_session_lost(struct lkd_core *core, uint64_t number, uint64_t now_ns)
 {
-    lkd_effects_release(&core->effects);
+    lkd_core_begin(core, now_ns);
     struct lkd_session *session = lkd_session_find(core, number);
     if (session)
         lose(core, session, now_ns);
     lkd_core_settle(core, now_ns);
+}
+
+void lkd_core_session_dropped(struct lkd_core *core, uint64_t number, const char *reason,
+                              uint64_t now_ns)
+{
+    struct lkd_session *session = lkd_session_find(core, number);
+    if (session && lki_list_is_empty(&session->of_broken)) {
+        session->to_blame = true;
+        snprintf(session->farewell, sizeof(session->farewell), "%s", reason);
+    }
+    lkd_core_session_lost(core, number, now_ns);
 }
 
 void lkd_core_session_renamed(struct lkd_core *core, uint64_t number, const char *command)
@@ -366,6 +402,7 @@ void lkd_session_goodbye(struct lkd_core *core, struct lkd_session *session, uin
     lkd_parked_cancel_session(core, session);
     lkd_wait_cancel_session(core, session, now_ns);
     enter(session, LKD_SESSION_LEAVING);
+    lkd_monitor_stop(session);
     lkd_attachment_end_session(core, session, LKI_CAUSE_CLOSED, now_ns);
     if (lki_list_is_empty(&session->attachments))
         say_goodbye(core, session);
@@ -408,15 +445,29 @@ bool lkd_session_greet(struct lkd_core *core, struct lkd_session *session,
     return true;
 }
 
+/* Once for all its sessions. */
+static void tell_of_end(struct lkd_core *core, const struct lkd_process *process)
+{
+    for (const struct lki_list *node = process->sessions.next; node != &process->sessions;
+         node = node->next) {
+        const struct lkd_session *session = LKI_LIST_ENTRY(node, struct lkd_session, of_process);
+        if (!session->introduced || session->state == LKD_SESSION_GONE)
+            continue;
+        lkd_monitor_session(core, LKI_EVENT_PROCESS_ENDED, session, NULL);
+        return;
+    }
+}
+
 void lkd_core_process_ended(struct lkd_core *core, uint64_t number, uint64_t now_ns)
 {
-    lkd_effects_release(&core->effects);
+    lkd_core_begin(core, now_ns);
     lkd_reservations_end(core, number);
     struct lkd_process *process = lkd_process_find(core, number);
     if (!process || process->ended)
         return;
     process->ended = true;
     lkd_effect_cancel(&process->check);
+    tell_of_end(core, process);
     LKI_LIST_FOREACH_SAFE (node, &process->sessions) {
         struct lkd_session *session = LKI_LIST_ENTRY(node, struct lkd_session, of_process);
         /* A forked child may hold the connection open; it was never its. */
@@ -444,6 +495,7 @@ void lkd_session_free(struct lkd_core *core, struct lkd_session *session)
     lkd_effect_cancel(&session->disconnect);
     lkd_effect_cancel(&session->forget);
     lki_list_remove(&session->of_process);
+    lkd_monitor_stop(session);
     free(session->groups);
     free(session);
     process_free_unused(core, process);

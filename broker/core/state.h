@@ -33,6 +33,8 @@ struct lkd_core {
     struct lki_list broken;        /* sessions to disconnect at the end of this event */
     struct lki_list ready;         /* attachments whose wait is to be stepped */
     struct lki_list repairs;       /* segments with somebody to repair, in turns */
+    struct lki_list monitors;      /* who is told of events */
+    uint64_t now_ns;               /* of the present event, for them */
     struct lkd_deadlines deadlines;
     struct lkd_quota quota;
     char refusal[LKD_TEXT_BYTES_MAX]; /* why the last session was not admitted */
@@ -99,8 +101,10 @@ struct lkd_session {
     struct lki_list parked;         /* requests that wait for a segment */
     uint32_t parked_count;
     struct lki_list of_broken;
-    char farewell[128]; /* why the connection ends */
-    bool to_blame;      /* for that */
+    char farewell[128];          /* why the connection ends */
+    bool to_blame;               /* for that */
+    bool introduced;             /* to the monitors, as a session */
+    struct lkd_monitor *monitor; /* owned; NULL: it is told nothing */
     struct lkd_effect_node disconnect;
     struct lkd_effect_node forget;
     UT_hash_handle by_number;
@@ -136,6 +140,11 @@ struct lkd_attachment {
     uint64_t opened_ns;
     uint64_t asked_ns;     /* when it last asked about the readers of a lock */
     uint64_t refused_wait; /* the wait fact that was refused as a deadlock: no edge any more */
+
+    /* The hold for which monitors were last told that somebody waits, while it owns the word. */
+    bool waited_for;
+    uint32_t waited_lock;
+    uint64_t waited_sequence;
 
     /* Brokered: what it waits for, and the last grant. */
     struct lki_party party;
@@ -245,6 +254,9 @@ void lkd_work_done(struct lkd_core *core);
 void lkd_core_apply(struct lkd_core *core, struct lkd_session *session,
                     const struct lki_message *message, const struct lkd_offer *offer,
                     uint64_t now_ns);
+
+/* The beginning of every event: what was lent to the driver is taken back. */
+void lkd_core_begin(struct lkd_core *core, uint64_t now_ns);
 
 /* The end of every event: disconnects who was broken, steps the waits that were woken. */
 void lkd_core_settle(struct lkd_core *core, uint64_t now_ns);

@@ -91,9 +91,9 @@ void lkd_connection_close(struct lkd_connection *connection)
     lkd_daemon_note_use(daemon);
 }
 
-/* The connection has ended, or has to: the core is told. No settling here; every caller does that.
- */
-static void lose(struct lkd_connection *connection)
+/* The connection has ended, or has to (for the reason given): the core is told. No settling here;
+ * every caller does that. */
+static void lose(struct lkd_connection *connection, const char *reason)
 {
     uint64_t session = connection->peer.session;
     struct lkd_daemon *daemon = connection->daemon;
@@ -105,7 +105,10 @@ static void lose(struct lkd_connection *connection)
     lkd_connection_close(connection);
     if (command[0] != '\0')
         lkd_core_session_renamed(daemon->core, session, command);
-    lkd_core_session_lost(daemon->core, session, lki_clock_now_ns());
+    if (reason != NULL)
+        lkd_core_session_dropped(daemon->core, session, reason, lki_clock_now_ns());
+    else
+        lkd_core_session_lost(daemon->core, session, lki_clock_now_ns());
 }
 
 void lkd_connection_log(const struct lkd_connection *connection, enum lkd_log_level level,
@@ -120,7 +123,7 @@ void lkd_connection_drop(struct lkd_connection *connection, const char *reason)
     if (connection->closing)
         return;
     lkd_connection_log(connection, LKD_LOG_WARNING, reason);
-    lose(connection);
+    lose(connection, reason);
 }
 
 static bool is_queued(const struct lkd_connection *connection)
@@ -303,7 +306,7 @@ static void send_record(struct lkd_connection *connection, enum lki_message_type
     if (r == -EAGAIN)
         enqueue(connection, type, bytes, size_bytes, fds);
     else if (r == -ECONNRESET)
-        lose(connection); /* it ended meanwhile: nothing worth a line */
+        lose(connection, NULL); /* it ended meanwhile: nothing worth a line */
     else if (r < 0)
         lkd_connection_drop(connection, strerror(-r));
 }
@@ -325,6 +328,25 @@ void lkd_connection_send(struct lkd_connection *connection, const struct lki_mes
         end_offer(connection);
 }
 
+bool lkd_connection_send_event(struct lkd_connection *connection, const struct lki_message *message)
+{
+    static const struct lkd_segment_fds none;
+    uint8_t *buffer = connection->daemon->record;
+    size_t size_bytes;
+    if (connection->closing)
+        return true;
+    if (is_queued(connection)) /* the peer's answers first; nothing overtakes them */
+        return false;
+    if (lki_message_encode(message, buffer, sizeof(connection->daemon->record), &size_bytes) < 0)
+        return false;
+    int r = send_now(connection, message->type, buffer, size_bytes, &none);
+    if (r == 0)
+        return true;
+    if (r == -ECONNRESET)
+        lose(connection, NULL);
+    return r == -ECONNRESET;
+}
+
 static void flush(struct lkd_connection *connection)
 {
     recount_fds(connection);
@@ -334,7 +356,7 @@ static void flush(struct lkd_connection *connection)
         if (r == -EAGAIN)
             break;
         if (r < 0) {
-            lose(connection);
+            lose(connection, NULL);
             return;
         }
         drop_outgoing(connection, first);
@@ -453,7 +475,7 @@ static bool receive_one(struct lkd_connection *connection)
     case -EAGAIN:
         return false;
     case 0:
-        lose(connection);
+        lose(connection, NULL);
         return false;
     case -EMFILE:
         refuse_for_fds(connection, &message);

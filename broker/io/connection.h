@@ -6,6 +6,7 @@
  * closing and ignores events. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "broker/io/daemon.h"
@@ -42,6 +43,11 @@ struct lkd_connection *lkd_connection_of(struct lki_list *node);
 /* Sends or queues. fds are borrowed. May close the connection. */
 void lkd_connection_send(struct lkd_connection *connection, const struct lki_message *message,
                          struct lkd_segment_fds *fds);
+
+/* Sends an EVENT, which waits for nobody: false if the socket does not take it now, or something
+ * else waits already. May close the connection; then it counts as sent. */
+bool lkd_connection_send_event(struct lkd_connection *connection,
+                               const struct lki_message *message);
 
 /* The peer has received something: what waited for that goes out. May close the connection.
  * (unread.c)

@@ -249,11 +249,23 @@ static void wake(struct lkd_daemon *daemon, const struct lkd_effect *effect)
         (void)syscall(SYS_futex, &attachment->futex, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
+static void send_event(struct lkd_daemon *daemon, struct lkd_connection *connection,
+                       const struct lkd_effect *effect)
+{
+    uint64_t lost_before = effect->message.as.event.lost;
+    if (!lkd_connection_send_event(connection, &effect->message))
+        lkd_core_events_lost(daemon->core, effect->session, lost_before + 1);
+}
+
 static void send_message(struct lkd_daemon *daemon, const struct lkd_effect *effect)
 {
     struct lkd_connection *connection = lkd_link_connection(daemon, effect->session);
     if (connection == NULL)
         return;
+    if (effect->message.type == LKI_REPLY_EVENT) {
+        send_event(daemon, connection, effect);
+        return;
+    }
     struct lkd_segment_fds fds = {.count = 0};
     if (effect->fds != LKD_FDS_NONE) {
         struct lkd_memory_entry *entry = find(daemon, effect->segment);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "broker/core/core.h"
+#include "broker/io/proc.h"
 #include "common/cleanup.h"
 #include "common/fd.h"
 #include "proto/channel.h"
@@ -107,7 +108,9 @@ static int lock_file(int fd)
         if (errno != EWOULDBLOCK)
             return -errno;
         read_lock_file(fd, &pid, &epoch_s);
-        bool keeper_is_gone = pid > 0 && kill((pid_t)pid, 0) < 0 && errno == ESRCH;
+        bool keeper_is_gone =
+            pid > 0 && ((kill((pid_t)pid, 0) < 0 && errno == ESRCH) ||
+                        lkd_proc_life((int32_t)pid) == LKD_PROC_EXITING); /* a zombie, say */
         if (!keeper_is_gone || tries >= DYING_TRIES)
             return -EADDRINUSE;
         (void)nanosleep(&(struct timespec){.tv_nsec = DYING_NAP_NS}, NULL);

@@ -51,6 +51,8 @@ int lki_cli_ls(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_why(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_where(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_graph(struct lki_cli *cli, int argc, char **argv);
+int lki_cli_doctor(struct lki_cli *cli, int argc, char **argv);
+int lki_cli_monitor(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_seg(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_seg_create(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_seg_ls(struct lki_cli *cli, int argc, char **argv);

@@ -1,23 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /* lockkeeper where: which broker a program started here would use, and why. */
-#include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <libsmartcols/libsmartcols.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <lockkeeper/lockkeeper.h>
 
-#include "client/admin.h"
 #include "client/cli/cli.h"
 #include "client/cli/json.h"
+#include "client/cli/probe.h"
 #include "client/cli/table.h"
 #include "client/cli/text.h"
 #include "common/cleanup.h"
-#include "common/clock.h"
 #include "common/place.h"
 
 static const char help[] =
@@ -60,79 +55,26 @@ static const struct lki_table_column columns[COLUMNS] = {
     [WHY] = {"WHY", 0},
 };
 
-/* What is to be found at one place. */
-struct probe {
-    const struct lki_place *place;
-    int result; /* of looking there; 0: a broker answers */
-    bool answers;
-    bool blocked; /* something that is no socket lies there: no broker can be started */
-    bool used;    /* by a program started now: it connects here, or starts the broker here */
-    int32_t pid;
-    uint32_t uid, sessions, segments;
-    uint64_t up_ns;
-    char problem[256]; /* why it does not answer; empty if it does */
-};
-
-static int keep_broker(const struct lki_list_entry *entry, void *user)
+static const char *use_text(const struct lki_probe *probe)
 {
-    struct probe *probe = user;
-    probe->pid = entry->pid;
-    probe->uid = entry->uid;
-    probe->sessions = entry->waiters;
-    probe->segments = entry->attachments;
-    probe->up_ns = lki_clock_now_ns() - entry->since_ns; /* a time, not a duration, of the broker */
-    return 0;
-}
-
-static void look(struct probe *probe)
-{
-    probe->result = probe->place->result;
-    if (probe->result != 0) {
-        snprintf(probe->problem, sizeof(probe->problem), "%s", lk_strerror(probe->result));
-        return;
-    }
-    struct lk_session_options options = {.size = sizeof(options), .flags = LK_NO_AUTOSTART};
-    LKI_CLEANUP(lki_cli_close_session) struct lk_session *session = NULL;
-    int r = lk_session_open(probe->place->path, &options, &session);
-    if (r == 0)
-        r = lki_admin_list(session, LKI_LIST_BROKER, NULL, keep_broker, probe);
-    probe->answers = r == 0;
-    probe->result = r;
-    struct stat status;
-    probe->blocked =
-        r == -ECONNREFUSED && stat(probe->place->path, &status) == 0 && !S_ISSOCK(status.st_mode);
-    if (r < 0)
-        snprintf(probe->problem, sizeof(probe->problem), "%s",
-                 probe->blocked ? "it is not a socket" : lk_strerror(r));
-}
-
-/* Whether a broker is there, or could be: its directory may still have to be made. */
-static bool is_usable(const struct probe *probe)
-{
-    return probe->answers || probe->place->result == -ENOENT ||
-           (probe->result == -ECONNREFUSED && !probe->blocked);
-}
-
-static const char *use_text(const struct probe *probe)
-{
-    if (!probe->used || !is_usable(probe))
+    if (!probe->used || !lki_probe_is_usable(probe))
         return "";
     return probe->answers ? "yes" : "start";
 }
 
-static const char *state_text(const struct probe *probe)
+static const char *state_text(const struct lki_probe *probe)
 {
-    return probe->answers ? "answers" : is_usable(probe) ? "nobody" : "unusable";
+    return probe->answers ? "answers" : lki_probe_is_usable(probe) ? "nobody" : "unusable";
 }
 
 static int print_table(const struct lki_cli *cli, struct lki_table *table,
-                       const struct probe *probes, size_t count)
+                       const struct lki_probe *probes, size_t count)
 {
     int code = lki_table_open(cli, table);
     if (code >= 0)
         return code;
     for (size_t i = 0; i < count; i++) {
-        const struct probe *probe = &probes[i];
+        const struct lki_probe *probe = &probes[i];
         char pid[16], sessions[16], segments[16];
         struct lki_text up = lki_text_duration(probe->up_ns);
         snprintf(pid, sizeof(pid), "%" PRId32, probe->pid);
@@ -176,12 +118,12 @@ static const char *kind_text(enum lki_place_kind kind)
     return "?";
 }
 
-static int print_json(const struct probe *probes, size_t count)
+static int print_json(const struct lki_probe *probes, size_t count)
 {
     json_t *places = json_array();
     const char *used = NULL;
     for (size_t i = 0; i < count; i++) {
-        const struct probe *probe = &probes[i];
+        const struct lki_probe *probe = &probes[i];
         json_t *broker = json_null();
         if (probe->answers)
             broker =
@@ -201,18 +143,18 @@ static int print_json(const struct probe *probes, size_t count)
 }
 
 /* The text above the table: the answer in one sentence, and what looks wrong. */
-static void print_summary(const struct probe *probes, size_t count)
+static void print_summary(const struct lki_probe *probes, size_t count)
 {
     size_t answering = 0;
     for (size_t i = 0; i < count; i++) {
-        const struct probe *probe = &probes[i];
+        const struct lki_probe *probe = &probes[i];
         answering += probe->answers;
         if (probe->used && probe->answers)
             printf("Programs started from here use the broker at %s (pid %" PRId32 ").\n",
                    probe->place->path, probe->pid);
-        else if (probe->used && !is_usable(probe) && probe->place->result != 0)
+        else if (probe->used && !lki_probe_is_usable(probe) && probe->place->result != 0)
             printf("No broker can be used: %s.\n", probe->place->reason);
-        else if (probe->used && !is_usable(probe))
+        else if (probe->used && !lki_probe_is_usable(probe))
             printf("No broker can be used at %s: %s.\n", probe->place->path, probe->problem);
         else if (probe->used)
             printf("Nobody answers. The next program starts a broker at %s.\n", probe->place->path);
@@ -222,24 +164,6 @@ static void print_summary(const struct probe *probes, size_t count)
             "where: more than one broker answers; programs that find different ones do "
             "not exclude each other; give --socket or LOCKKEEPER_SOCKET");
     putchar('\n');
-}
-
-static size_t probe_all(const struct lki_cli *cli, struct lki_places *places,
-                        struct probe probes[LKI_PLACES_MAX])
-{
-    lki_places_find(cli->socket_path, getuid(), places);
-    size_t used = places->start;
-    bool found = false;
-    for (size_t i = 0; i < places->count; i++) {
-        probes[i] = (struct probe){.place = &places->entries[i]};
-        look(&probes[i]);
-        if (probes[i].answers && !found) {
-            found = true;
-            used = i;
-        }
-    }
-    probes[used].used = true;
-    return used;
 }
 
 int lki_cli_where(struct lki_cli *cli, int argc, char **argv)
@@ -261,8 +185,8 @@ int lki_cli_where(struct lki_cli *cli, int argc, char **argv)
         return code;
 
     struct lki_places places;
-    struct probe probes[LKI_PLACES_MAX];
-    size_t used = probe_all(cli, &places, probes);
+    struct lki_probe probes[LKI_PLACES_MAX];
+    size_t used = lki_probe_all(cli->socket_path, &places, probes);
     if (cli->json) {
         code = print_json(probes, places.count);
     } else {
@@ -274,5 +198,6 @@ int lki_cli_where(struct lki_cli *cli, int argc, char **argv)
         return code;
     if (probes[used].answers)
         return LKI_EXIT_OK;
-    return is_usable(&probes[used]) ? LKI_EXIT_NO_BROKER : lki_cli_exit_code(probes[used].result);
+    return lki_probe_is_usable(&probes[used]) ? LKI_EXIT_NO_BROKER
+                                              : lki_cli_exit_code(probes[used].result);
 }

@@ -152,6 +152,15 @@ class CommandLine(BrokerTest):
     def case_wrong_name(self):
         return self.lk("run", "a/b", "true")
 
+    def case_monitor_name(self):
+        return self.lk("monitor", "--segment", "a/b")
+
+    def case_monitor_count(self):
+        return self.lk("monitor", "--count", "0")
+
+    def case_doctor_seconds(self):
+        return self.lk("doctor", "--longest-wait", "x")
+
     def case_control_bytes(self):
         return self.lk("seg", "create", "a\x1b[2Jb")
 

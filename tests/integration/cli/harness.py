@@ -96,8 +96,8 @@ class BrokerTest(unittest.TestCase):
         if code != 0:
             raise AssertionError("the broker ended with %d:\n%s" % (code, log))
         # A broker leaves its lock file, since removing it would race with the next one; and, when it was
-        # started by a client, its log.
-        if [name for name in left if not name.endswith((".sock.lock", ".sock.log"))]:
+        # started by a client, its log. One that is killed, or ends before its clients, leaves their names.
+        if [name for name in left if not name.endswith((".sock.lock", ".sock.log", ".sock.names"))]:
             raise AssertionError("left behind: %r" % left)
 
     @classmethod
@@ -124,6 +124,10 @@ class BrokerTest(unittest.TestCase):
         process = Process(list(arguments), env=options.pop("env", self.environment), **options)
         self.addCleanup(process.end)
         return process
+
+    def rest(self):
+        """Waits until nothing of earlier tests is left at the broker: only who asks is there."""
+        self.until(lambda: self.json("where", "--json")["places"][0]["broker"]["sessions"] == 1)
 
     def hold(self, *arguments):
         """Starts `lockkeeper run ARGUMENTS`, waits until it holds. Ends when its stdin is closed."""

@@ -103,7 +103,8 @@ static void remove_directory(void)
         if (entry->d_name[0] == '.')
             continue;
         bool expected = strcmp(entry->d_name, "broker.sock.lock") == 0 ||
-                        strcmp(entry->d_name, "broker.sock.log") == 0 || fixture.daemon < 0;
+                        strcmp(entry->d_name, "broker.sock.log") == 0 ||
+                        strcmp(entry->d_name, "broker.sock.names") == 0 || fixture.daemon < 0;
         cr_expect(expected, "'%s' was left behind", entry->d_name);
         cr_expect(eq(int, unlinkat(dirfd(directory), entry->d_name, 0), 0));
     }

@@ -22,6 +22,7 @@
 #include "tests/support/broker.h"
 #include "tests/support/client.h"
 #include "tests/support/process.h"
+#include "tests/support/watch.h"
 
 #define LOCKS_EACH 300u /* by each of the two, while there is no broker */
 
@@ -161,7 +162,10 @@ static void kill_both(pid_t keeper, bool child)
     kill(worker, SIGKILL);
     if (child)
         waitpid(keeper, NULL, 0);
-    while (kill(worker, 0) == 0 || kill(keeper, 0) == 0)
+    /* Not until they are reaped: that is for whoever inherits them. */
+    for (char state; (state = test_process_state(worker)) != 0 && state != 'Z';)
+        test_sleep_ns(LKI_NS_PER_MS);
+    for (char state; (state = test_process_state(keeper)) != 0 && state != 'Z';)
         test_sleep_ns(LKI_NS_PER_MS);
 }
 
@@ -217,7 +221,7 @@ int main(int argc, char **argv)
            "lived, free afterwards; tokens rose\n",
            rounds, 2 * rounds * LOCKS_EACH, atomic_load(&shared->overlaps));
     kill(keeper, SIGTERM);
-    while (kill(keeper, 0) == 0)
+    for (char state; (state = test_process_state(keeper)) != 0 && state != 'Z';)
         test_sleep_ns(LKI_NS_PER_MS);
     test_broker_forget(&broker);
     return atomic_load(&shared->overlaps) == 0 ? 0 : 1;

@@ -185,6 +185,8 @@ static void message_one(struct member *member, bool scribbles)
         break;
     case 16:
         request_segment(session, LKI_REQUEST_NUDGE, segment);
+        if (below(8) == 0)
+            request_monitor(session, below(2) ? "" : "x");
         break;
     case 17:
         request_holder(session, segment, below(LOCKS));
@@ -263,11 +265,11 @@ static void step(bool scribbles)
 static void finish(void)
 {
     world.fail_one_in = 0;
+    world.making_waits = world.growing_waits = false; /* what one answer asks for is answered too */
     while (make_count > 0)
         made(to_make[--make_count], 0);
     while (grow_count > 0)
         grown(to_grow[--grow_count], 0);
-    world.making_waits = world.growing_waits = false;
     for (uint64_t process = 1; process <= last_process; process++)
         end_process(process);
     work();

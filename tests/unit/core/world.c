@@ -110,6 +110,16 @@ static void copy_page(struct recorded *record)
     page->entries = NULL;
 }
 
+static void copy_event(struct recorded *record)
+{
+    const struct lki_event *event = &record->effect.message.as.event;
+    record->strings = calloc(1, sizeof(*record->strings));
+    copy_bytes(record->strings[0][0], 300, event->name);
+    copy_bytes(record->strings[0][1], 300, event->lock_name);
+    copy_bytes(record->strings[0][2], 300, event->command);
+    copy_bytes(record->detail, sizeof(record->detail), event->text);
+}
+
 static void record_effect(const struct lkd_effect *effect)
 {
     world.records = realloc(world.records, (world.record_count + 1) * sizeof(*world.records));
@@ -128,6 +138,8 @@ static void record_effect(const struct lkd_effect *effect)
         copy_bytes(record->detail, sizeof(record->detail), message->as.holder_is.command);
     if (message->type == LKI_REPLY_LIST_PAGE)
         copy_page(record);
+    if (message->type == LKI_REPLY_EVENT)
+        copy_event(record);
 }
 
 static void make(const struct lkd_effect *effect)
@@ -146,7 +158,10 @@ static void drain(void)
 
     lkd_core_check(world.core);
     while (lkd_core_next_effect(world.core, &effect)) {
-        record_effect(&effect);
+        if (world.deaf && effect.message.type == LKI_REPLY_EVENT)
+            lkd_core_events_lost(world.core, effect.session, effect.message.as.event.lost + 1);
+        else
+            record_effect(&effect);
         lkd_core_check(world.core);
         if (effect.kind == LKD_EFFECT_MAKE_SEGMENT)
             make(&effect);
@@ -249,6 +264,14 @@ void lose(uint64_t session)
 {
     world.in_core = true;
     lkd_core_session_lost(world.core, session, world.now_ns);
+    world.in_core = false;
+    drain();
+}
+
+void drop(uint64_t session, const char *reason)
+{
+    world.in_core = true;
+    lkd_core_session_dropped(world.core, session, reason, world.now_ns);
     world.in_core = false;
     drain();
 }
@@ -399,6 +422,12 @@ uint64_t request_goodbye(uint64_t session)
     return send_message(session, (struct lki_message){.type = LKI_REQUEST_GOODBYE});
 }
 
+uint64_t request_monitor(uint64_t session, const char *name)
+{
+    return send_message(
+        session, (struct lki_message){.type = LKI_REQUEST_MONITOR, .as.monitor = {bytes_of(name)}});
+}
+
 struct lki_opened opened(uint64_t session, const char *name, uint32_t flags)
 {
     uint64_t id = request_open(session, name, flags);
@@ -440,6 +469,17 @@ const char *detail_of(uint64_t session, uint64_t id)
 {
     const struct recorded *answer = reply(session, id);
     return answer ? answer->detail : "no answer yet";
+}
+
+const struct recorded *next_event(uint64_t session, size_t *position)
+{
+    while (*position < world.record_count) {
+        const struct recorded *record = &world.records[(*position)++];
+        if (record->effect.kind == LKD_EFFECT_SEND && record->effect.session == session &&
+            record->effect.message.type == LKI_REPLY_EVENT)
+            return record;
+    }
+    return NULL;
 }
 
 size_t count_effects(enum lkd_effect_kind kind)

@@ -17,9 +17,9 @@
 
 struct recorded {
     struct lkd_effect effect;      /* its message without what it points to */
-    char detail[WORLD_TEXT_BYTES]; /* RESULT, HOLDER_IS: detail or command; LOG: the text */
+    char detail[WORLD_TEXT_BYTES]; /* RESULT, HOLDER_IS: detail or command; LOG, EVENT: the text */
     struct lki_list_entry entries[LKI_LIST_PAGE_ENTRIES_MAX];
-    char (*strings)[3][300]; /* LIST_PAGE: name, lock_name, command of each entry */
+    char (*strings)[3][300]; /* LIST_PAGE: name, lock_name, command of each entry; EVENT: of it */
 };
 
 struct world {
@@ -39,6 +39,7 @@ struct world {
     uint64_t file_bytes;  /* what an offered file turns out to have */
     bool in_core;         /* a call into the core is under way */
     bool scarce;          /* a new session may be refused */
+    bool deaf;            /* the sockets take no events */
     uint32_t fail_one_in; /* of so many allocations in the core one fails; 0: none */
     unsigned seed;
     void *areas[4096]; /* by segment number */
@@ -58,6 +59,7 @@ uint64_t connect_member(uint32_t uid, uint64_t process, uint32_t group);
 uint64_t send_message(uint64_t session, struct lki_message message); /* returns the id */
 uint64_t send_offer(uint64_t session, struct lki_message message, const struct lkd_offer *offer);
 void lose(uint64_t session);
+void drop(uint64_t session, const char *reason);
 void end_process(uint64_t process);
 void tick(void); /* at world.now_ns, large slices */
 void tick_slice(uint32_t locks);
@@ -84,6 +86,7 @@ uint64_t request_ask(uint64_t session, uint32_t segment, uint32_t lock, uint32_t
 uint64_t request_holder(uint64_t session, uint32_t segment, uint32_t lock);
 uint64_t request_list(uint64_t session, uint32_t what, const char *name, uint64_t cursor);
 uint64_t request_goodbye(uint64_t session);
+uint64_t request_monitor(uint64_t session, const char *name);
 
 /* Opens (with LK_CREATE among the flags if wanted) and asserts that it worked. */
 struct lki_opened opened(uint64_t session, const char *name, uint32_t flags);
@@ -112,6 +115,9 @@ void native_wait(struct native *native, uint32_t lock,
                  enum lki_mode mode); /* begins; has to sleep */
 enum lki_verdict native_step(struct native *native);
 void native_release(struct native *native, uint32_t lock);
+
+/* The next EVENT to the session from record *position on, which moves behind it; NULL: no more. */
+const struct recorded *next_event(uint64_t session, size_t *position);
 
 /* Asserts on a reply's status, with the text in the message. */
 #define EXPECT_STATUS(session, id, expected)                                                       \

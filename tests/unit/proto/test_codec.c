@@ -88,6 +88,7 @@ static const struct lki_message full_messages[] = {
     {.type = LKI_REQUEST_DEADLOCK_CHECK, .id = 30, .as.lock_ref = {UINT32_MAX, UINT32_MAX - 1}},
     {.type = LKI_REQUEST_RESUME, .id = 31},
     {.type = LKI_REPLY_RESUMED, .id = 32},
+    {.type = LKI_REQUEST_MONITOR, .id = 31, .as.monitor = {BYTES("jobs")}},
     {.type = LKI_REPLY_RESULT,
      .id = 18,
      .as.result = {LKI_STATUS_BAD_FD, UINT64_MAX, BYTES("not a regular file")}},
@@ -105,6 +106,11 @@ static const struct lki_message full_messages[] = {
     {.type = LKI_REPLY_LIST_PAGE,
      .id = 22,
      .as.list_page = {.next_cursor = UINT64_MAX, .count = 2, .entries = two_entries}},
+    {.type = LKI_REPLY_EVENT,
+     .as.event = {LKI_EVENT_DROPPED, UINT64_MAX, INT32_MIN, UINT32_MAX, BYTES("make"),
+                  UINT64_MAX - 1, BYTES("~1000/jobs"), BYTES("orders"), UINT32_MAX - 1,
+                  UINT32_MAX - 2, UINT64_MAX - 2, UINT32_MAX - 3, UINT64_MAX - 3, BYTES("why"),
+                  UINT64_MAX - 4}},
 };
 
 #define FULL_MESSAGES (sizeof(full_messages) / sizeof(full_messages[0]))
@@ -158,6 +164,15 @@ static void expect_same(struct lki_message *got, const struct lki_message *expec
     case LKI_REPLY_RESULT:
         expect_same_bytes(&got->as.result.detail, &expected->as.result.detail);
         break;
+    case LKI_REQUEST_MONITOR:
+        expect_same_bytes(&got->as.monitor.name, &expected->as.monitor.name);
+        break;
+    case LKI_REPLY_EVENT:
+        expect_same_bytes(&got->as.event.command, &expected->as.event.command);
+        expect_same_bytes(&got->as.event.name, &expected->as.event.name);
+        expect_same_bytes(&got->as.event.lock_name, &expected->as.event.lock_name);
+        expect_same_bytes(&got->as.event.text, &expected->as.event.text);
+        break;
     case LKI_REPLY_HOLDER_IS:
         expect_same_bytes(&got->as.holder_is.command, &expected->as.holder_is.command);
         break;
@@ -194,7 +209,7 @@ static void expect_round_trip(const struct lki_message *message)
 
 Test(codec, every_message_survives_with_all_its_fields)
 {
-    cr_assert(eq(sz, FULL_MESSAGES, 25), "one row for every type");
+    cr_assert(eq(sz, FULL_MESSAGES, 27), "one row for every type");
     for (size_t i = 0; i < FULL_MESSAGES; i++)
         expect_round_trip(&full_messages[i]);
 }

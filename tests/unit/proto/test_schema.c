@@ -110,8 +110,7 @@ Test(schema, a_message_has_the_number_100_and_its_type_and_the_name_of_its_type)
         cr_expect(eq(str, (char *)name, (char *)field->name));
         types++;
     }
-    cr_assert(
-        eq(uint, types, LKI_REQUEST_RESUME + LKI_REPLY_RESUMED - LKI_REPLY_RESULT + 1));
+    cr_assert(eq(uint, types, LKI_REQUEST_RESUME + LKI_REPLY_EVENT - LKI_REPLY_RESULT + 2));
 }
 
 #define ONE(field) +1
@@ -141,6 +140,8 @@ Test(schema, the_codec_copies_every_field)
         {&lockkeeper__wire__granted__descriptor, COUNT(LKI_GRANTED_FIELDS)},
         {&lockkeeper__wire__holder_is__descriptor, COUNT(LKI_HOLDER_IS_FIELDS)},
         {&lockkeeper__wire__list_entry__descriptor, COUNT(LKI_LIST_ENTRY_FIELDS)},
+        {&lockkeeper__wire__monitor_request__descriptor, COUNT(LKI_MONITOR_REQUEST_FIELDS)},
+        {&lockkeeper__wire__event__descriptor, COUNT(LKI_EVENT_FIELDS)},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         cr_expect(eq(uint, rows[i].copied, rows[i].type->n_fields), "%s", rows[i].type->name);
@@ -156,6 +157,11 @@ Test(schema, the_enums_have_the_values_of_the_c_ones)
     cr_expect(eq(int, LOCKKEEPER__WIRE__ENTRY_STATE__ENTRY_WAITING, LKI_ENTRY_WAITING));
     cr_expect(eq(int, LOCKKEEPER__WIRE__ENTRY_STATE__ENTRY_DRAINING, LKI_ENTRY_DRAINING));
     cr_expect(eq(int, LOCKKEEPER__WIRE__ENTRY_STATE__ENTRY_DAMAGED, LKI_ENTRY_DAMAGED));
+    cr_expect(
+        eq(int, LOCKKEEPER__WIRE__EVENT_KIND__EVENT_SESSION_OPENED, LKI_EVENT_SESSION_OPENED));
+    cr_expect(eq(int, LOCKKEEPER__WIRE__EVENT_KIND__EVENT_ATTACHED, LKI_EVENT_ATTACHED));
+    cr_expect(eq(int, LOCKKEEPER__WIRE__EVENT_KIND__EVENT_DEADLOCK, LKI_EVENT_DEADLOCK));
+    cr_expect(eq(int, LOCKKEEPER__WIRE__EVENT_KIND__EVENT_DROPPED, LKI_EVENT_DROPPED));
     cr_expect(eq(int, LOCKKEEPER__WIRE__STATUS__STATUS_CREATED, LKI_STATUS_CREATED));
     cr_expect(eq(int, LOCKKEEPER__WIRE__STATUS__STATUS_INVALID, LKI_STATUS_INVALID));
     cr_expect(eq(int, LOCKKEEPER__WIRE__STATUS__STATUS_BUSY, LKI_STATUS_BUSY));
