@@ -16,6 +16,8 @@
 #include "broker/io/daemon.h"
 #include "broker/io/instance.h"
 #include "broker/io/log.h"
+#include "broker/keeper/service_manager.h"
+#include "broker/managed.h"
 #include "broker/options.h"
 #include "common/fd.h"
 #include "common/place.h"
@@ -90,13 +92,17 @@ static void clean_process(void)
     }
 }
 
-static int serve(struct lkd_instance *instance, const struct lkd_options *options)
+static int serve(struct lkd_instance *instance, struct lkd_service *service,
+                 const struct lkd_options *options)
 {
     const struct lkd_daemon_options daemon_options = {
         .peer_pidfd = options->no_peerpidfd ? LKD_PEER_PIDFD_FALLBACK : LKD_PEER_PIDFD_BEST,
         .idle_exit_ms = options->idle_exit_s * 1000,
         .ready_fd = options->ready_fd,
         .limits = options->limits,
+        .alive_interval_ms = lkd_service_ping_interval_ms(service),
+        .on_alive = lkd_managed_ping,
+        .alive_user = service,
     };
     static struct lkd_daemon daemon; /* some hundred KiB */
     int r = lkd_daemon_init(&daemon, instance, &daemon_options);
@@ -104,8 +110,10 @@ static int serve(struct lkd_instance *instance, const struct lkd_options *option
         lkd_log_line(LKD_LOG_ERROR, "cannot start: %s", uv_strerror(r));
     } else {
         lkd_log_line(LKD_LOG_INFO, "listens at %s", instance->path);
+        lkd_managed_tell_ready(service, instance);
         lkd_daemon_run(&daemon);
     }
+    lkd_managed_tell_stopping(service, instance);
     /* From here on nobody finds us, and a successor may take the path. */
     lkd_instance_close(instance);
     if (!lkd_daemon_deinit(&daemon))
@@ -113,40 +121,68 @@ static int serve(struct lkd_instance *instance, const struct lkd_options *option
     return r < 0 ? EX_OSERR : 0;
 }
 
+/* The path where a broker without a manager's socket listens, after leaving whoever started it. */
+static int go_to_place(const struct lkd_options *options, struct lki_place *out_place,
+                       int *out_exit_code)
+{
+    int r = choose_place(options, out_place, out_exit_code);
+    if (r < 0 || !options->autostarted)
+        return r;
+    r = detach(out_place->path, options->ready_fd);
+    lkd_log_start(options->log_level);
+    if (r < 0) {
+        lkd_log_line(LKD_LOG_ERROR, "cannot detach: %s", strerror(-r));
+        *out_exit_code = EX_OSERR;
+    }
+    return r;
+}
+
+/* Takes the socket that the service manager has for us, or makes one. */
+static int open_instance(struct lkd_service *service, const struct lkd_options *options,
+                         struct lkd_instance *instance, int *out_exit_code)
+{
+    struct lki_place place;
+    struct lkd_instance_problem problem;
+    time_t now_s = time(NULL);
+    uint64_t epoch_s = now_s > 0 ? (uint64_t)now_s : 0;
+    int r = lkd_managed_adopt(service, options->socket_path, epoch_s, instance, &problem);
+    if (r == LKD_MANAGED_NO_LISTENER) {
+        r = go_to_place(options, &place, out_exit_code);
+        if (r < 0)
+            return r;
+        r = lkd_instance_open(instance, place.path, options->mode, epoch_s, &problem);
+    }
+    if (r < 0) {
+        lkd_log_line(LKD_LOG_ERROR, "%s", problem.text);
+        *out_exit_code = problem.exit_code;
+    }
+    return r;
+}
+
 int main(int argc, char **argv)
 {
     struct lkd_options options;
-    struct lki_place place;
     struct lkd_instance instance;
-    struct lkd_instance_problem problem;
+    struct lkd_service service;
     int exit_code = EX_OSERR;
 
     if (!lkd_options_parse(argc, argv, &options, &exit_code))
         return exit_code;
     lkd_log_start(options.log_level);
     clean_process();
-    if (choose_place(&options, &place, &exit_code) < 0)
-        return exit_code;
-    if (options.autostarted) {
-        int r = detach(place.path, options.ready_fd);
-        lkd_log_start(options.log_level);
-        if (r < 0) {
-            lkd_log_line(LKD_LOG_ERROR, "cannot detach: %s", strerror(-r));
-            return EX_OSERR;
-        }
-    }
+    lkd_managed_open(&service, options.autostarted);
     if (options.ready_fd >= 0 && fcntl(options.ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
         lkd_log_line(LKD_LOG_ERROR, "--ready-fd %d: %s", options.ready_fd, strerror(errno));
         return EX_USAGE;
     }
-    time_t now_s = time(NULL);
-    int r = lkd_instance_open(&instance, place.path, options.mode, now_s > 0 ? (uint64_t)now_s : 0,
-                              &problem);
-    if (r < 0) {
-        lkd_log_line(LKD_LOG_ERROR, "%s", problem.text);
-        return problem.exit_code;
+    if (open_instance(&service, &options, &instance, &exit_code) < 0) {
+        lkd_service_close(&service);
+        return exit_code;
     }
     if (options.autostarted && chdir("/") < 0)
         lkd_log_line(LKD_LOG_WARNING, "cannot leave the working directory: %s", strerror(errno));
-    return serve(&instance, &options);
+    lkd_managed_drop_rest(&service);
+    exit_code = serve(&instance, &service, &options);
+    lkd_service_close(&service);
+    return exit_code;
 }

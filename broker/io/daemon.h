@@ -28,6 +28,10 @@ struct lkd_daemon_options {
     uint64_t idle_exit_ms;    /* 0: never */
     struct lkd_limits limits; /* what all users share; 0: the default */
     int ready_fd; /* one byte is written here when listening, then it is closed; -1: none */
+    /* Called as often while the loop turns: a watchdog's ping. 0: never. */
+    uint64_t alive_interval_ms;
+    void (*on_alive)(void *user);
+    void *alive_user;
 };
 
 struct lkd_daemon {
@@ -59,6 +63,7 @@ struct lkd_daemon {
     uv_idle_t worker;      /* runs while the core's deadline is 0 */
     uint32_t slice_locks;
     uv_timer_t idle_exit;
+    uv_timer_t alive;
     uv_signal_t signals[3];
 
     struct lkd_processes processes;
