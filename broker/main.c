@@ -18,6 +18,8 @@
 #include "broker/io/log.h"
 #include "broker/io/sandbox.h"
 #include "broker/keeper/keeper.h"
+#include "broker/keeper/service_manager.h"
+#include "broker/managed.h"
 #include "broker/options.h"
 #include "common/fd.h"
 #include "common/place.h"
@@ -96,6 +98,7 @@ static void clean_process(void)
 struct service {
     struct lkd_instance instance;
     struct lkd_names names;
+    struct lkd_service manager;
     struct lkd_options options;
 };
 
@@ -127,6 +130,7 @@ static int work(const struct lkd_worker_start *start, void *user)
         .idle_exit_ms = service->options.idle_exit_s * 1000,
         .ready_fd = start->successor ? -1 : service->options.ready_fd, /* a successor's is closed */
         .limits = service->options.limits,
+        .alive_interval_ms = lkd_service_ping_interval_ms(&service->manager),
     };
     int exit_code = enter_sandbox(&service->options);
     if (exit_code != 0)
@@ -141,10 +145,22 @@ static int work(const struct lkd_worker_start *start, void *user)
         lkd_log_line(LKD_LOG_INFO, "listens at %s", service->instance.path);
         lkd_daemon_run(&daemon);
     }
-    (void)lkd_worker_request_close(start);
+    (void)lkd_worker_tell(start, LKD_REQUEST_CLOSE);
     if (!lkd_daemon_deinit(&daemon))
         _exit(r < 0 ? EX_OSERR : 0); /* exit(3) would wait for the helper that hangs */
     return r < 0 ? EX_OSERR : 0;
+}
+
+static void tell_ready(void *user)
+{
+    struct service *service = user;
+    lkd_managed_tell_ready(&service->manager, &service->instance);
+}
+
+static void tell_alive(void *user)
+{
+    struct service *service = user;
+    lkd_managed_ping(&service->manager);
 }
 
 static void close_path(uint64_t token_epoch_s, void *user)
@@ -152,6 +168,7 @@ static void close_path(uint64_t token_epoch_s, void *user)
     struct service *service = user;
     if (token_epoch_s > service->instance.used_epoch_s)
         service->instance.used_epoch_s = token_epoch_s;
+    lkd_managed_tell_stopping(&service->manager, &service->instance);
     lkd_names_close(&service->names);
     lkd_instance_close(&service->instance);
 }
@@ -167,45 +184,77 @@ static int serve(struct service *service)
                      "a name away that a client still uses",
                      instance->path, strerror(-r));
     const int kept[] = {instance->directory_fd, instance->lock_fd, instance->listen_fd,
-                        service->names.fd};
-    return lkd_keeper_run(&service->options.limits, kept, sizeof(kept) / sizeof(kept[0]), work,
-                          close_path, service);
+                        service->names.fd, service->manager.socket_fd};
+    const struct lkd_keeper_service hooks = {.work = work,
+                                             .serving = tell_ready,
+                                             .alive = tell_alive,
+                                             .close = close_path,
+                                             .user = service};
+    return lkd_keeper_run(&service->options.limits, kept, sizeof(kept) / sizeof(kept[0]), &hooks);
+}
+
+/* The path where a broker without a manager's socket listens, after leaving whoever started it. */
+static int go_to_place(const struct lkd_options *options, struct lki_place *out_place,
+                       int *out_exit_code)
+{
+    int r = choose_place(options, out_place, out_exit_code);
+    if (r < 0 || !options->autostarted)
+        return r;
+    r = detach(out_place->path, options->ready_fd);
+    lkd_log_start(options->log_level);
+    if (r < 0) {
+        lkd_log_line(LKD_LOG_ERROR, "cannot detach: %s", strerror(-r));
+        *out_exit_code = EX_OSERR;
+    }
+    return r;
+}
+
+/* Takes the socket that the service manager has for us, or makes one. */
+static int open_instance(struct service *service, int *out_exit_code)
+{
+    const struct lkd_options *options = &service->options;
+    struct lki_place place;
+    struct lkd_instance_problem problem;
+    time_t now_s = time(NULL);
+    uint64_t epoch_s = now_s > 0 ? (uint64_t)now_s : 0;
+    int r = lkd_managed_adopt(&service->manager, options->socket_path, epoch_s, &service->instance,
+                              &problem);
+    if (r == LKD_MANAGED_NO_LISTENER) {
+        r = go_to_place(options, &place, out_exit_code);
+        if (r < 0)
+            return r;
+        r = lkd_instance_open(&service->instance, place.path, options->mode, epoch_s, &problem);
+    }
+    if (r < 0) {
+        lkd_log_line(LKD_LOG_ERROR, "%s", problem.text);
+        *out_exit_code = problem.exit_code;
+    }
+    return r;
 }
 
 int main(int argc, char **argv)
 {
     static struct service service;
     struct lkd_options *options = &service.options;
-    struct lki_place place;
-    struct lkd_instance_problem problem;
     int exit_code = EX_OSERR;
 
     if (!lkd_options_parse(argc, argv, options, &exit_code))
         return exit_code;
     lkd_log_start(options->log_level);
     clean_process();
-    if (choose_place(options, &place, &exit_code) < 0)
-        return exit_code;
-    if (options->autostarted) {
-        int r = detach(place.path, options->ready_fd);
-        lkd_log_start(options->log_level);
-        if (r < 0) {
-            lkd_log_line(LKD_LOG_ERROR, "cannot detach: %s", strerror(-r));
-            return EX_OSERR;
-        }
-    }
+    lkd_managed_open(&service.manager, options->autostarted);
     if (options->ready_fd >= 0 && fcntl(options->ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
         lkd_log_line(LKD_LOG_ERROR, "--ready-fd %d: %s", options->ready_fd, strerror(errno));
         return EX_USAGE;
     }
-    time_t now_s = time(NULL);
-    int r = lkd_instance_open(&service.instance, place.path, options->mode,
-                              now_s > 0 ? (uint64_t)now_s : 0, &problem);
-    if (r < 0) {
-        lkd_log_line(LKD_LOG_ERROR, "%s", problem.text);
-        return problem.exit_code;
+    if (open_instance(&service, &exit_code) < 0) {
+        lkd_service_close(&service.manager);
+        return exit_code;
     }
     if (options->autostarted && chdir("/") < 0)
         lkd_log_line(LKD_LOG_WARNING, "cannot leave the working directory: %s", strerror(errno));
-    return serve(&service);
+    lkd_managed_drop_rest(&service.manager);
+    exit_code = serve(&service);
+    lkd_service_close(&service.manager);
+    return exit_code;
 }

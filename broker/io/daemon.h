@@ -32,6 +32,8 @@ struct lkd_daemon_options {
     struct lkd_limits limits;      /* what all users share; 0: the default */
     const struct lkd_names *names; /* PATH.names; borrowed */
     int ready_fd; /* one byte is written here when listening, then it is closed; -1: none */
+    /* As often the keeper is told that the loop turns, for a watchdog. 0: never. */
+    uint64_t alive_interval_ms;
 };
 
 struct lkd_daemon {
@@ -63,6 +65,7 @@ struct lkd_daemon {
     uv_idle_t worker;      /* runs while the core's deadline is 0 */
     uint32_t slice_locks;
     uv_timer_t idle_exit;
+    uv_timer_t alive;
     uv_signal_t signals[3];
 
     struct lkd_processes processes;

@@ -6,6 +6,8 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -263,6 +265,117 @@ static int bind_and_listen(struct lkd_instance *instance, mode_t mode)
     return 0;
 }
 
+/* --- A socket that is there already --- */
+
+static int get_socket_number(int fd, int option)
+{
+    int number = 0;
+    socklen_t bytes = sizeof(number);
+    return getsockopt(fd, SOL_SOCKET, option, &number, &bytes) == 0 ? number : -1;
+}
+
+/* The path that a listener is bound to. */
+static int inspect_listener(int fd, char *out_path, size_t capacity_bytes,
+                            struct lkd_instance_problem *out_problem)
+{
+    if (get_socket_number(fd, SO_ACCEPTCONN) != 1 || get_socket_number(fd, SO_DOMAIN) != AF_UNIX ||
+        get_socket_number(fd, SO_TYPE) != SOCK_SEQPACKET)
+        return refuse(out_problem, -EPROTOTYPE, EX_USAGE,
+                      "the inherited descriptor %d is no listening Unix socket of type seqpacket: "
+                      "give the socket unit ListenSequentialPacket=PATH and Accept=no",
+                      fd);
+    struct sockaddr_un address = {.sun_family = AF_UNSPEC};
+    socklen_t bytes = sizeof(address);
+    if (getsockname(fd, (struct sockaddr *)&address, &bytes) < 0)
+        return -errno;
+    size_t room = bytes - offsetof(struct sockaddr_un, sun_path);
+    size_t length = bytes > offsetof(struct sockaddr_un, sun_path)
+                        ? strnlen(address.sun_path,
+                                  room < sizeof(address.sun_path) ? room : sizeof(address.sun_path))
+                        : 0;
+    if (length == 0 || length >= capacity_bytes)
+        return refuse(out_problem, -EINVAL, EX_USAGE,
+                      "the inherited socket %d is bound to no path of 1 to %u bytes: PATH.lock has "
+                      "to lie beside it; give the socket unit ListenSequentialPacket=PATH",
+                      fd, LKI_SOCKET_PATH_BYTES_MAX);
+    memcpy(out_path, address.sun_path, length);
+    out_path[length] = '\0';
+    return 0;
+}
+
+static bool is_same_file(const char *path, const char *other)
+{
+    struct stat status;
+    struct stat other_status;
+    return strcmp(path, other) == 0 ||
+           (stat(path, &status) == 0 && stat(other, &other_status) == 0 &&
+            status.st_dev == other_status.st_dev && status.st_ino == other_status.st_ino);
+}
+
+/* Notes the file as ours, unless it is the manager's. */
+static int claim_socket_file(struct lkd_instance *instance, enum lkd_socket_owner owner,
+                             struct lkd_instance_problem *out_problem)
+{
+    struct stat status;
+    if (owner == LKD_SOCKET_MANAGERS)
+        return 0;
+    if (fstatat(instance->directory_fd, instance->name, &status, AT_SYMLINK_NOFOLLOW) < 0 ||
+        !S_ISSOCK(status.st_mode))
+        return refuse(out_problem, -ENOENT, EX_NOINPUT,
+                      "the socket that an earlier broker left at %s is not there any more",
+                      instance->path);
+    instance->socket_device = status.st_dev;
+    instance->socket_inode = status.st_ino;
+    return 0;
+}
+
+/* No listen(2): from then on clients would be told our credentials, where they now see the user who
+ * made the socket. */
+static int set_non_blocking(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+        fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        return -errno;
+    return 0;
+}
+
+int lkd_instance_adopt(struct lkd_instance *instance, const char *path, int taken_fd,
+                       enum lkd_socket_owner owner, uint64_t now_s,
+                       struct lkd_instance_problem *out_problem)
+{
+    LKI_CLEANUP(lki_close_p) int fd = taken_fd;
+    char bound_path[LKI_SOCKET_PATH_BYTES_MAX + 1];
+    *instance =
+        (struct lkd_instance){.directory_fd = -1, .lock_fd = -1, .listen_fd = -1, .pid = getpid()};
+    *out_problem = (struct lkd_instance_problem){.exit_code = EX_OSERR};
+    int r = inspect_listener(fd, bound_path, sizeof(bound_path), out_problem);
+    if (r == 0 && path != NULL && !is_same_file(path, bound_path))
+        r = refuse(out_problem, -EINVAL, EX_USAGE,
+                   "the inherited socket listens at %s, not at %s: leave --socket out, or have the "
+                   "socket unit listen there",
+                   bound_path, path);
+    if (r == 0)
+        r = open_directory(instance, bound_path, out_problem);
+    if (r == 0)
+        r = take_lock(instance, now_s, out_problem);
+    if (r == 0)
+        r = claim_socket_file(instance, owner, out_problem);
+    if (r == 0)
+        r = set_non_blocking(fd);
+    if (r == 0) {
+        instance->listen_fd = lki_steal_fd(&fd);
+        return 0;
+    }
+    if (out_problem->text[0] == '\0')
+        (void)refuse(out_problem, r, exit_code_of(r), "cannot use the inherited socket: %s",
+                     strerror(-r));
+    lkd_instance_close(instance);
+    return r;
+}
+
+/* --- Lifecycle --- */
+
 int lkd_instance_open(struct lkd_instance *instance, const char *path, mode_t mode, uint64_t now_s,
                       struct lkd_instance_problem *out_problem)
 {
@@ -289,7 +402,7 @@ void lkd_instance_close(struct lkd_instance *instance)
 {
     struct stat status;
     /* Not ours any more when somebody removed the file and made another. */
-    if (instance->listen_fd >= 0 &&
+    if (instance->listen_fd >= 0 && instance->socket_inode != 0 &&
         fstatat(instance->directory_fd, instance->name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
         status.st_dev == instance->socket_device && status.st_ino == instance->socket_inode)
         (void)unlinkat(instance->directory_fd, instance->name, 0);

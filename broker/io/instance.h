@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* One broker per socket path. Owns PATH.lock, which it holds locked for life and takes before it
- * touches the socket, and the listening socket at PATH. The lock file is never removed: removing a
+ * touches the socket, and the listening socket at PATH, which it makes or is given. The lock file is never removed: removing a
  * lock file lets two holders in. It says who holds it and which token epoch was used last: "PID
  * EPOCH\n". */
 #pragma once
@@ -16,9 +16,9 @@ struct lkd_instance {
     int directory_fd;
     int lock_fd;
     int listen_fd;
-    int32_t pid;         /* of whoever opened it, for the lock file */
-    dev_t socket_device; /* of the socket file that we made */
-    ino_t socket_inode;
+    int32_t pid;               /* of whoever opened it, for the lock file */
+    dev_t socket_device;       /* of the socket file that we made */
+    ino_t socket_inode;        /* 0: it is not ours to remove */
     uint64_t token_epoch_s;    /* the first that may be used */
     uint64_t used_epoch_s;     /* the highest used */
     uint64_t reserved_epoch_s; /* the last that may be used before the file is written again */
@@ -42,6 +42,23 @@ struct lkd_instance_problem {
  */
 int lkd_instance_open(struct lkd_instance *instance, const char *path, mode_t mode, uint64_t now_s,
                       struct lkd_instance_problem *out_problem);
+
+enum lkd_socket_owner {
+    LKD_SOCKET_OURS,     /* an earlier broker made it: removed at the end */
+    LKD_SOCKET_MANAGERS, /* the service manager's, which keeps it when we end */
+};
+
+/**
+ * The same with a socket that listens already: takes the lock at its path, and makes it
+ * non-blocking, but neither binds nor replaces anything.
+ * @path:         where it has to listen; NULL: wherever it does
+ * @taken_fd:     consumed, on failure too
+ * Errors: as above; -EPROTOTYPE (no listening SOCK_SEQPACKET socket of the Unix domain), -EINVAL
+ * (bound to no path, or to another one), -ENOENT (OURS alone: its file is not there any more).
+ */
+int lkd_instance_adopt(struct lkd_instance *instance, const char *path, int taken_fd,
+                       enum lkd_socket_owner owner, uint64_t now_s,
+                       struct lkd_instance_problem *out_problem);
 
 /* Tokens of this epoch are about to be given: sees to it that a successor begins above it, also if
  * we are killed. Writes once for a block of epochs. Returns 0 or -errno; then a successor relies on

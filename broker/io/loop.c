@@ -167,6 +167,12 @@ void lkd_daemon_note_use(struct lkd_daemon *daemon)
 
 /* --- Lifecycle --- */
 
+static void on_alive(uv_timer_t *timer)
+{
+    const struct lkd_daemon *daemon = timer->data;
+    (void)lkd_worker_tell(daemon->options.start, LKD_REQUEST_ALIVE);
+}
+
 static void on_process_ended(uint64_t number, void *user)
 {
     struct lkd_daemon *daemon = user;
@@ -200,9 +206,11 @@ static int make_handles(struct lkd_daemon *daemon)
     /* None of these can fail. */
     (void)uv_idle_init(&daemon->loop, &daemon->worker);
     (void)uv_timer_init(&daemon->loop, &daemon->idle_exit);
+    (void)uv_timer_init(&daemon->loop, &daemon->alive);
     (void)uv_timer_init(&daemon->loop, &daemon->listener_pause);
     daemon->worker.data = daemon;
     daemon->idle_exit.data = daemon;
+    daemon->alive.data = daemon;
     daemon->listener_pause.data = daemon;
     for (size_t i = 0; i < LKI_ARRAY_LENGTH(stop_signals); i++) {
         (void)uv_signal_init(&daemon->loop, &daemon->signals[i]);
@@ -270,6 +278,10 @@ void lkd_daemon_run(struct lkd_daemon *daemon)
     }
     struct lkd_ledger_header *header = daemon->options.start->ledger;
     atomic_store_explicit(&header->serving, 1, memory_order_relaxed); /* for the keeper's eyes */
+    (void)lkd_worker_tell(daemon->options.start, LKD_REQUEST_SERVING);
+    if (daemon->options.alive_interval_ms != 0)
+        (void)uv_timer_start(&daemon->alive, on_alive, daemon->options.alive_interval_ms,
+                             daemon->options.alive_interval_ms);
     lkd_daemon_note_use(daemon);
     while (!daemon->stopping)
         (void)uv_run(&daemon->loop, UV_RUN_DEFAULT);
@@ -285,6 +297,7 @@ static void close_handles(struct lkd_daemon *daemon)
     lkd_listener_close(daemon);
     uv_close((uv_handle_t *)&daemon->worker, NULL);
     uv_close((uv_handle_t *)&daemon->idle_exit, NULL);
+    uv_close((uv_handle_t *)&daemon->alive, NULL);
     uv_close((uv_handle_t *)&daemon->listener_pause, NULL);
     for (size_t i = 0; i < LKI_ARRAY_LENGTH(stop_signals); i++)
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);

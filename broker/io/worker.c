@@ -22,9 +22,9 @@ bool lkd_worker_request_signal(const struct lkd_worker_start *start, int pidfd, 
     return ask(start, LKD_REQUEST_SIGNAL, pidfd, signal);
 }
 
-bool lkd_worker_request_close(const struct lkd_worker_start *start)
+bool lkd_worker_tell(const struct lkd_worker_start *start, enum lkd_request_kind kind)
 {
-    return ask(start, LKD_REQUEST_CLOSE, -1, 0);
+    return ask(start, kind, -1, 0);
 }
 
 int lkd_worker_reopen_read_only(const struct lkd_worker_start *start, int fd)

@@ -23,6 +23,8 @@ enum lkd_request_kind {                        /* stored as int32_t */
                         LKD_REQUEST_READ_ONLY, /* opens the file of `fd` anew, to be read only;
                                                 * its number, or -errno, goes to `value`, a socket,
                                                 * as an int32_t */
+                        LKD_REQUEST_SERVING,   /* it listens */
+                        LKD_REQUEST_ALIVE,     /* its loop turns */
                         LKD_REQUEST_CLOSE,     /* gives up socket and lock: the service ends */
 };
 
@@ -32,12 +34,12 @@ struct lkd_request { /* one datagram */
     int32_t value;
 };
 
-/* None of these blocks but the second. False: the keeper could not be asked. */
+/* SERVING, ALIVE, or CLOSE: from there on nobody finds us, and another daemon may take the path. */
+bool lkd_worker_tell(const struct lkd_worker_start *start, enum lkd_request_kind kind);
+
+/* None of these blocks but the last. False: the keeper could not be asked. */
 bool lkd_worker_request_signal(const struct lkd_worker_start *start, int pidfd, int signal);
 
 /* A descriptor of the same file that cannot write, or -errno: also -ETIMEDOUT, after 5 s. For helper
  * threads: opening may take a file system long. */
 int lkd_worker_reopen_read_only(const struct lkd_worker_start *start, int fd);
-
-/* From here on nobody finds us, and another daemon may take the path. */
-bool lkd_worker_request_close(const struct lkd_worker_start *start);

@@ -36,9 +36,7 @@
 #define STOPPED_MAX_NS (10 * LKI_NS_PER_S)
 
 struct lkd_keeper {
-    lkd_worker_fn worker;
-    lkd_close_fn close;
-    void *user;
+    const struct lkd_keeper_service *service;
     struct lkd_worker_start start;
     int kept[KEPT_MAX];
     uint64_t ledger_bytes;
@@ -140,7 +138,7 @@ static _Noreturn void be_worker(struct lkd_keeper *keeper, pid_t parent)
         _exit(EX_OSERR);
     (void)sigprocmask(SIG_SETMASK, &keeper->old_mask, NULL);
     keeper->start.successor = has_served(keeper);
-    exit(keeper->worker(&keeper->start, keeper->user));
+    exit(keeper->service->work(&keeper->start, keeper->service->user));
 }
 
 /* Not fork(): the table of descriptors is to be one. What fork() does besides, locks of the C
@@ -264,10 +262,10 @@ static int reopen_read_only(int fd)
 static void close_service(struct lkd_keeper *keeper)
 {
     const struct lkd_ledger_header *header = keeper->start.ledger;
+    uint64_t epoch_s =
+        header != NULL ? atomic_load_explicit(&header->last_epoch_s, memory_order_relaxed) : 0;
     if (!keeper->closed)
-        keeper->close(
-            header != NULL ? atomic_load_explicit(&header->last_epoch_s, memory_order_relaxed) : 0,
-            keeper->user);
+        keeper->service->close(epoch_s, keeper->service->user);
     keeper->closed = true;
 }
 
@@ -283,6 +281,12 @@ static void serve_request(struct lkd_keeper *keeper, const struct lkd_request *r
         reopened = reopen_read_only(request->fd);
         if (send(request->value, &reopened, sizeof(reopened), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
             (void)lki_close(reopened); /* nobody waits for it any more */
+        break;
+    case LKD_REQUEST_SERVING:
+        keeper->service->serving(keeper->service->user);
+        break;
+    case LKD_REQUEST_ALIVE:
+        keeper->service->alive(keeper->service->user);
         break;
     case LKD_REQUEST_CLOSE:
         close_service(keeper);
@@ -339,14 +343,10 @@ static void turn(struct lkd_keeper *keeper)
 }
 
 int lkd_keeper_run(const struct lkd_limits *limits, const int *kept, size_t kept_count,
-                   lkd_worker_fn worker, lkd_close_fn close, void *user)
+                   const struct lkd_keeper_service *service)
 {
-    struct lkd_keeper keeper = {.worker = worker,
-                                .close = close,
-                                .user = user,
-                                .ledger_fd = -1,
-                                .signal_fd = -1,
-                                .requests = {-1, -1}};
+    struct lkd_keeper keeper = {
+        .service = service, .ledger_fd = -1, .signal_fd = -1, .requests = {-1, -1}};
     int r = keeper_init(&keeper, limits, kept, kept_count);
     if (r < 0) {
         lkd_log_line(LKD_LOG_ERROR, "cannot keep a worker: %s", strerror(-r));

@@ -18,20 +18,25 @@
 #include "broker/core/resource.h"
 #include "broker/io/worker.h"
 
-/* The worker's main function, in a process of its own. Returns its exit code. */
-typedef int (*lkd_worker_fn)(const struct lkd_worker_start *start, void *user);
-
-/* Gives up the path: the listening socket and the lock. In the keeper. token_epoch_s: the last that
- * a worker has used. */
-typedef void (*lkd_close_fn)(uint64_t token_epoch_s, void *user);
+struct lkd_keeper_service {
+    /* The worker's main function, in a process of its own. Returns its exit code. */
+    int (*work)(const struct lkd_worker_start *start, void *user);
+    /* The rest in the keeper. A worker listens: once for each worker. */
+    void (*serving)(void *user);
+    /* Its loop turns. */
+    void (*alive)(void *user);
+    /* Called once: gives up the path, the listening socket and the lock. token_epoch_s: the last
+     * that a worker has used. */
+    void (*close)(uint64_t token_epoch_s, void *user);
+    void *user;
+};
 
 /**
  * Runs workers until one ends by itself, which is the end of the service, or until SIGTERM, SIGINT
  * or SIGHUP, which it hands on.
  * @limits:  of the ledger
  * @kept:    descriptors that every worker finds and none may close; borrowed
- * @close:   called once: nobody is to find the service any more
  * Returns:  the exit code: that of the worker that ended by itself; EX_OSERR
  */
 int lkd_keeper_run(const struct lkd_limits *limits, const int *kept, size_t kept_count,
-                   lkd_worker_fn worker, lkd_close_fn close, void *user);
+                   const struct lkd_keeper_service *service);

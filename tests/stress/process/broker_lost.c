@@ -182,8 +182,8 @@ static void run_round(unsigned round, pid_t *keeper, const char *lasting)
     test_event_post(first.go);
     test_event_post(second.go);
     struct lk_session *session = open_session(); /* starts the next one, while they lock */
-    *keeper = keeper_of_successor();
     expect_refused(session, name);
+    *keeper = keeper_of_successor(); /* it has answered: the file is its own */
     expect_refused(session, lasting);
     test_check(open_name(session, "another") == LK_CREATED, "%s", lk_last_error());
     test_event_wait(first.done);

@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sysexits.h>
 #include <unistd.h>
 
@@ -160,4 +162,104 @@ Test(instance, paths_that_cannot_be_are_usage_errors)
     cr_expect(eq(int, problem.exit_code, EX_USAGE));
     cr_expect(eq(int, lkd_instance_open(&instance, "/tmp/", 0600, NOW_S, &problem), -EINVAL));
     cr_expect(eq(int, problem.exit_code, EX_USAGE));
+}
+
+/* --- A socket that is there already --- */
+
+static int make_socket(int domain, int type, const char *at, bool listening)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(domain, type, 0);
+    cr_assert(ge(int, fd, 0));
+    if (at != NULL) {
+        snprintf(address.sun_path, sizeof(address.sun_path), "%s", at);
+        cr_assert(eq(int, bind(fd, (struct sockaddr *)&address, sizeof(address)), 0));
+    } else if (domain == AF_UNIX) { /* an abstract name that the kernel chooses */
+        cr_assert(eq(int, bind(fd, (struct sockaddr *)&address, sizeof(sa_family_t)), 0));
+    }
+    if (listening)
+        cr_assert(eq(int, listen(fd, 4), 0));
+    return fd;
+}
+
+static int adopt(const char *expected_path, int fd, enum lkd_socket_owner owner)
+{
+    return lkd_instance_adopt(&instance, expected_path, fd, owner, NOW_S, &problem);
+}
+
+Test(instance, a_managers_socket_is_used_as_it_is_and_stays)
+{
+    struct stat before;
+    struct stat after;
+    int fd = make_socket(AF_UNIX, SOCK_SEQPACKET, path, true);
+    cr_assert(eq(int, lstat(path, &before), 0));
+    cr_assert(eq(int, adopt(NULL, fd, LKD_SOCKET_MANAGERS), 0), "%s", problem.text);
+    cr_expect(eq(int, instance.listen_fd, fd));
+    cr_expect(eq(str, instance.path, path));
+    cr_expect(eq(int, fcntl(fd, F_GETFD), FD_CLOEXEC));
+    cr_expect(ne(int, fcntl(fd, F_GETFL) & O_NONBLOCK, 0));
+    cr_expect(eq(int, access(lock_path, F_OK), 0), "the path is locked");
+    lkd_instance_close(&instance);
+    cr_assert(eq(int, lstat(path, &after), 0), "it is the manager's");
+    cr_expect(eq(ulong, before.st_ino, after.st_ino));
+}
+
+Test(instance, a_socket_of_an_earlier_broker_is_removed_at_the_end)
+{
+    struct stat status;
+    int fd = make_socket(AF_UNIX, SOCK_SEQPACKET, path, true);
+    cr_assert(eq(int, adopt(path, fd, LKD_SOCKET_OURS), 0), "%s", problem.text);
+    lkd_instance_close(&instance);
+    cr_expect(eq(int, lstat(path, &status), -1));
+}
+
+Test(instance, a_socket_of_an_earlier_broker_without_its_file_is_of_no_use)
+{
+    int fd = make_socket(AF_UNIX, SOCK_SEQPACKET, path, true);
+    cr_assert(eq(int, unlink(path), 0));
+    cr_expect(eq(int, adopt(path, fd, LKD_SOCKET_OURS), -ENOENT));
+    cr_expect(eq(int, fcntl(fd, F_GETFD), -1), "consumed");
+    cr_expect(eq(int, open_at(NOW_S), 0), "the lock is free: %s", problem.text);
+}
+
+Test(instance, a_socket_that_is_adopted_does_not_let_two_brokers_in)
+{
+    struct lkd_instance first;
+    int fd = make_socket(AF_UNIX, SOCK_SEQPACKET, path, true);
+    int second_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    cr_assert(eq(int, adopt(NULL, fd, LKD_SOCKET_MANAGERS), 0));
+    first = instance;
+    cr_expect(eq(int, adopt(NULL, second_fd, LKD_SOCKET_MANAGERS), -EADDRINUSE));
+    cr_expect(eq(int, problem.exit_code, EX_TEMPFAIL));
+    cr_expect(ne(ptr, strstr(problem.text, "another lockkeeperd"), NULL), "%s", problem.text);
+    instance = first;
+}
+
+Test(instance, what_is_no_listener_of_ours_is_refused)
+{
+    char other[128];
+    snprintf(other, sizeof(other), "%s/other", directory);
+    const struct {
+        const char *name;
+        int fd;
+        int result;
+        const char *text;
+    } rows[] = {
+        {"file", open("/dev/null", O_RDONLY | O_CLOEXEC), -EPROTOTYPE, "ListenSequentialPacket="},
+        {"network", make_socket(AF_INET, SOCK_STREAM, NULL, true), -EPROTOTYPE, "seqpacket"},
+        {"stream", make_socket(AF_UNIX, SOCK_STREAM, NULL, true), -EPROTOTYPE, "seqpacket"},
+        {"not listening", make_socket(AF_UNIX, SOCK_SEQPACKET, NULL, false), -EPROTOTYPE,
+         "no listening"},
+        {"abstract", make_socket(AF_UNIX, SOCK_SEQPACKET, NULL, true), -EINVAL, "no path"},
+        {"elsewhere", make_socket(AF_UNIX, SOCK_SEQPACKET, other, true), -EINVAL,
+         "leave --socket out"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        cr_expect(eq(int, adopt(path, rows[i].fd, LKD_SOCKET_MANAGERS), rows[i].result), "%s",
+                  rows[i].name);
+        cr_expect(eq(int, problem.exit_code, EX_USAGE), "%s", rows[i].name);
+        cr_expect(ne(ptr, strstr(problem.text, rows[i].text), NULL), "%s", problem.text);
+        cr_expect(eq(int, fcntl(rows[i].fd, F_GETFD), -1), "consumed");
+    }
+    cr_expect(eq(int, unlink(other), 0));
 }
