@@ -97,6 +97,8 @@ static int serve(struct lkd_instance *instance, const struct lkd_options *option
         .idle_exit_ms = options->idle_exit_s * 1000,
         .ready_fd = options->ready_fd,
         .limits = options->limits,
+        .grace_ms = options->grace_ms,
+        .debugger_grace_ms = options->debugger_grace_ms,
     };
     static struct lkd_daemon daemon; /* some hundred KiB */
     int r = lkd_daemon_init(&daemon, instance, &daemon_options);

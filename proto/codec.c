@@ -46,6 +46,7 @@ static bool read_varint(struct reader *reader, uint64_t *out)
 static bool is_type(uint64_t number)
 {
     return (number >= LKI_REQUEST_HELLO && number <= LKI_REQUEST_DEADLOCK_CHECK) ||
+           number == LKI_REQUEST_FORCE_RELEASE ||
            (number >= LKI_REPLY_RESULT && number <= LKI_REPLY_LIST_PAGE);
 }
 

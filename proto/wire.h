@@ -23,6 +23,7 @@ struct lki_wire_parts {
         Lockkeeper__Wire__LockRef lock_ref;
         Lockkeeper__Wire__ListRequest list;
         Lockkeeper__Wire__Goodbye goodbye;
+        Lockkeeper__Wire__ForceRelease force_release;
         Lockkeeper__Wire__Result result;
         Lockkeeper__Wire__Opened opened;
         Lockkeeper__Wire__Granted granted;

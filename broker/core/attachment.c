@@ -6,6 +6,7 @@
 #include "broker/core/brokered_wait.h"
 #include "broker/core/charge.h"
 #include "broker/core/fact.h"
+#include "broker/core/lease.h"
 #include "broker/core/registry.h"
 #include "broker/core/repair_queue.h"
 #include "broker/core/segment.h"
@@ -60,6 +61,7 @@ static struct lkd_attachment *attachment_new(struct lkd_core *core, struct lkd_s
     lki_list_init(&attachment->of_segment_waits);
     lki_list_init(&attachment->of_ready);
     lki_list_init(&attachment->of_repairs);
+    lki_list_init(&attachment->leases);
     lkd_deadline_init(&attachment->deadline);
     lkd_effect_node_init(&attachment->wake, LKD_EFFECT_WAKE);
     return attachment;
@@ -70,6 +72,7 @@ void lkd_attachment_free(struct lkd_core *core, struct lkd_attachment *attachmen
     lkd_deadlines_clear(&core->deadlines, &attachment->deadline);
     if (attachment->brokered)
         lkd_deadlines_unreserve(&core->deadlines);
+    lkd_lease_forget(core, attachment);
     lkd_effect_cancel(&attachment->wake);
     lki_list_remove(&attachment->of_session);
     lki_list_remove(&attachment->of_main);
@@ -104,6 +107,7 @@ struct lkd_attachment *lkd_attachment_open(struct lkd_core *core, struct lkd_ses
         return NULL;
     attachment->read_only = wish->read_only;
     attachment->creator = wish->creator;
+    attachment->accepts_kill = wish->accepts_kill;
     if (!enlist_main(core, attachment)) {
         lkd_attachment_free(core, attachment);
         return NULL;
@@ -155,7 +159,10 @@ static void begin_end(struct lkd_core *core, struct lkd_attachment *attachment,
 {
     lkd_wait_drop(core, attachment, now_ns);
     enter(attachment, LKD_ATTACHMENT_REPAIRING);
-    attachment->cause = cause;
+    /* It may have ended by itself just then; nobody can tell, and it was told to. */
+    attachment->cause = cause == LKI_CAUSE_EXITED && lkd_lease_is_ending(attachment)
+                            ? LKI_CAUSE_FORCED
+                            : cause;
     attachment->ended_ns = now_ns;
     /* A client may have written over the id, which would hide the cells of the dead from its repair
      * and leave writers waiting for a reader that is gone. */
@@ -213,6 +220,7 @@ void lkd_attachment_repaired(struct lkd_core *core, struct lkd_attachment *attac
     lkd_segment_free_slot(segment, attachment->slot);
     lkd_uncharge(core, session, LKD_ATTACHMENTS, 1);
     lkd_effect_cancel(&attachment->wake);
+    lkd_lease_holder_ended(core, attachment);
     if (attachment != main)
         lkd_attachment_free(core, attachment);
     LKI_ASSERT(main->parts > 0);

@@ -5,6 +5,7 @@
 #include "broker/core/charge.h"
 #include "broker/core/deadlock.h"
 #include "broker/core/fact.h"
+#include "broker/core/fence.h"
 #include "broker/core/inquiry.h"
 #include "broker/core/segment.h"
 #include "broker/core/session.h"
@@ -69,6 +70,7 @@ static void retire(struct lkd_core *core, struct lkd_attachment *attachment, uin
 static void grant(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t request,
                   uint32_t lock, enum lki_status status, bool to_exit, uint64_t now_ns)
 {
+    lkd_fence_forget(attachment->main, attachment->id, lock);
     attachment->granted = true;
     attachment->granted_lock = lock;
     attachment->granted_ns = now_ns;
@@ -197,7 +199,7 @@ static void step(struct lkd_core *core, struct lkd_attachment *attachment, uint6
             return;
         lkd_deadlines_set(&core->deadlines, &attachment->deadline, sleep.until_ns);
         if (sleep.ask)
-            lkd_inquiry_about(core, attachment, lock, sleep.owner, now_ns);
+            lkd_inquiry_about(core, attachment, lock, sleep.owner, sleep.sequence, now_ns);
         return;
     }
     end(core, attachment);
@@ -442,6 +444,8 @@ static struct lkd_attachment *find_place(struct lkd_core *core, struct lkd_attac
     }
     struct lkd_attachment *place = lkd_segment_attachment(main->segment, hold->attachment);
     if (!place || place->main != main || place->state != LKD_ATTACHMENT_LIVE) {
+        if (lkd_fence_refuse(core, main, hold->attachment, message))
+            return NULL;
         lkd_refuse(core, session, message->id, LKI_STATUS_NOT_HOLDER,
                    "this session has no attachment %#x: that hold has ended, or is not its own",
                    hold->attachment);
@@ -462,6 +466,8 @@ static void answer_hold(struct lkd_core *core, struct lkd_attachment *place,
         lkd_reply_result(core, place->session, message->id, LKI_STATUS_OK, 0);
         return;
     }
+    if (lkd_fence_refuse(core, place->main, place->id, message))
+        return;
     char holder[LKD_HOLDER_TEXT_BYTES];
     lkd_inquiry_describe(place->segment, message->as.hold_ref.lock, holder);
     lkd_refuse(core, place->session, message->id, LKI_STATUS_NOT_HOLDER,

@@ -2,6 +2,7 @@
 /* Walks every invariant of the core. Aborts on the first that is broken. */
 #include "broker/core/attachment.h"
 #include "broker/core/charge.h"
+#include "broker/core/lease.h"
 #include "broker/core/parked.h"
 #include "broker/core/registry.h"
 #include "broker/core/segment.h"
@@ -129,4 +130,5 @@ void lkd_core_check(const struct lkd_core *core)
     lkd_charge_check(core);
     LKI_ASSERT(lki_list_is_empty(&core->broken));
     lkd_deadlines_check(&core->deadlines);
+    lkd_lease_check(core);
 }

@@ -26,6 +26,9 @@ uint64_t lkd_fact_look_sequence(const struct lki_area *area, uint32_t lock);
 uint64_t lkd_fact_look_wait(const struct lki_area *area, uint32_t slot);
 bool lkd_fact_look_reads(const struct lki_area *area, uint32_t slot, uint32_t lock);
 
+/* When the wait that the slot shows now began: tells its waits apart. */
+uint64_t lkd_fact_waiting_since(const struct lki_area *area, uint32_t slot);
+
 /* The lock in a hold cell, or UINT32_MAX when it is empty or out of bounds. */
 uint32_t lkd_fact_cell(const struct lki_area *area, uint32_t slot, uint32_t cell);
 

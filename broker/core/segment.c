@@ -54,6 +54,8 @@ static void fill(struct lkd_segment *segment, const struct lkd_segment_wish *wis
     segment->locks = wish->locks;
     segment->attachments_max = wish->attachments_max;
     segment->patience_ns = wish->patience_ns;
+    segment->lease_ns = wish->lease_ns;
+    segment->on_expiry = wish->on_expiry;
     segment->data_bytes = wish->data_bytes;
     segment->data_bytes_max = wish->data_bytes_max;
     segment->file = wish->file;

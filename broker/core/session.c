@@ -8,6 +8,7 @@
 #include "broker/core/attachment.h"
 #include "broker/core/brokered_wait.h"
 #include "broker/core/charge.h"
+#include "broker/core/forced.h"
 #include "broker/core/parked.h"
 #include "common/assert.h"
 #include "common/clock.h"
@@ -42,6 +43,8 @@ static struct lkd_process *process_get(struct lkd_core *core, uint64_t number)
     process->number = number;
     lki_list_init(&process->sessions);
     lkd_effect_node_init(&process->check, LKD_EFFECT_CHECK_PROCESS);
+    lkd_effect_node_init(&process->signal, LKD_EFFECT_SIGNAL_PROCESS);
+    lkd_effect_node_init(&process->look, LKD_EFFECT_LOOK_AT_PROCESS);
     unsigned hash = lkd_hash(core->config.hash_seed, &number, sizeof(number));
     HASH_ADD_KEYPTR_BYHASHVALUE(by_number, core->processes, &process->number, sizeof(number), hash,
                                 process);
@@ -52,11 +55,18 @@ static struct lkd_process *process_get(struct lkd_core *core, uint64_t number)
     return process;
 }
 
+static void cancel_effects(struct lkd_process *process)
+{
+    lkd_effect_cancel(&process->check);
+    lkd_effect_cancel(&process->signal);
+    lkd_effect_cancel(&process->look);
+}
+
 static void process_free_unused(struct lkd_core *core, struct lkd_process *process)
 {
     if (!lki_list_is_empty(&process->sessions))
         return;
-    lkd_effect_cancel(&process->check);
+    cancel_effects(process);
     HASH_DELETE(by_number, core->processes, process);
     free(process);
 }
@@ -264,6 +274,7 @@ static void lose(struct lkd_core *core, struct lkd_session *session, uint64_t no
     lki_list_remove(&session->of_broken);
     enter(session, LKD_SESSION_LOST);
     lkd_parked_drop_session(core, session);
+    lkd_forced_drop_session(core, session);
     lkd_wait_drop_session(core, session, now_ns);
     forget_if_done(core, session);
 }
@@ -365,7 +376,7 @@ void lkd_core_process_ended(struct lkd_core *core, uint64_t number, uint64_t now
     if (!process || process->ended)
         return;
     process->ended = true;
-    lkd_effect_cancel(&process->check);
+    cancel_effects(process);
     LKI_LIST_FOREACH_SAFE (node, &process->sessions) {
         struct lkd_session *session = LKI_LIST_ENTRY(node, struct lkd_session, of_process);
         /* A forked child may hold the connection open; it was never its. */

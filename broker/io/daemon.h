@@ -27,6 +27,8 @@ struct lkd_daemon_options {
     enum lkd_peer_pidfd peer_pidfd;
     uint64_t idle_exit_ms;    /* 0: never */
     struct lkd_limits limits; /* what all users share; 0: the default */
+    uint64_t grace_ms;        /* 0: the core's default */
+    uint64_t debugger_grace_ms;
     int ready_fd; /* one byte is written here when listening, then it is closed; -1: none */
 };
 

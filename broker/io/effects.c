@@ -264,6 +264,17 @@ void lkd_effect_carry_out(struct lkd_daemon *daemon, const struct lkd_effect *ef
     case LKD_EFFECT_CHECK_PROCESS:
         lkd_processes_check(&daemon->processes, effect->process);
         break;
+    case LKD_EFFECT_SIGNAL_PROCESS:
+        lkd_core_process_signaled(
+            daemon->core, effect->process, effect->signal,
+            lkd_processes_signal(&daemon->processes, effect->process, effect->signal),
+            lki_clock_now_ns());
+        break;
+    case LKD_EFFECT_LOOK_AT_PROCESS:
+        lkd_core_process_looked(daemon->core, effect->process,
+                                lkd_processes_state(&daemon->processes, effect->process),
+                                lki_clock_now_ns());
+        break;
     case LKD_EFFECT_FORGET_SESSION:
         lkd_link_forget(daemon, effect->session);
         lkd_daemon_note_use(daemon);

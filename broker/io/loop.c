@@ -160,6 +160,8 @@ static int make_core(struct lkd_daemon *daemon)
         .token_epoch_s = daemon->instance->token_epoch_s,
         .socket_path = daemon->instance->path,
         .limits = daemon->options.limits,
+        .grace_ns = daemon->options.grace_ms * LKI_NS_PER_MS,
+        .traced_grace_ns = daemon->options.debugger_grace_ms * LKI_NS_PER_MS,
     };
     /* A few bytes are there at once or not at all: this cannot be interrupted half-way. */
     if (getrandom(&config.hash_seed, sizeof(config.hash_seed), 0) != sizeof(config.hash_seed))

@@ -10,6 +10,7 @@
 
 #include <uv.h>
 
+#include "broker/core/core.h"
 #include "broker/io/peer.h"
 
 struct lkd_watched; /* opaque: from lkd_processes_get() to lkd_watched_unref() */
@@ -52,3 +53,10 @@ uint64_t lkd_watched_number(const struct lkd_watched *process);
  * does not wait, and every 3 ms from then on for the time of a waiter's nap if it is so large that
  * its pidfd would come late. */
 void lkd_processes_check(struct lkd_processes *processes, uint64_t number);
+
+/* Sends a signal through the pidfd that was taken when the process connected, so that a pid which
+ * was given again is never hit. Returns 0. Errors: -ESRCH (it has ended), -EPERM, -ENOSYS */
+int lkd_processes_signal(struct lkd_processes *processes, uint64_t number, int signal);
+
+/* What the process does; RUNS where it cannot be told. */
+enum lkd_process_state lkd_processes_state(struct lkd_processes *processes, uint64_t number);
