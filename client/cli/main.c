@@ -11,6 +11,7 @@ static const struct lki_cli_command commands[] = {
     {"why", "say who holds a lock, and who waits", lki_cli_why},
     {"where", "say which broker is used, and why", lki_cli_where},
     {"graph", "print who waits for whom", lki_cli_graph},
+    {"release", "end whoever holds a lock, by force", lki_cli_release},
     {"seg", "create, list, inspect and remove segments", lki_cli_seg},
     {NULL, NULL, NULL},
 };
@@ -25,7 +26,7 @@ static const char *make_help(void)
                         "\n"
                         "COMMANDS\n");
     for (const struct lki_cli_command *command = commands; command->name; command++)
-        used += snprintf(text + used, sizeof(text) - (size_t)used, "  %-6s %s\n", command->name,
+        used += snprintf(text + used, sizeof(text) - (size_t)used, "  %-8s %s\n", command->name,
                          command->summary);
     snprintf(text + used, sizeof(text) - (size_t)used,
              "\n"
