@@ -522,7 +522,6 @@ static void each_refused(struct lkd_core *core, struct lkd_lease *lease, int wha
 {
     if (lease->phase != LKD_LEASE_ASKED && lease->phase != LKD_LEASE_KILLED)
         return;
-    lease->forbidden = true;
     report(core, lease, now_ns,
            what == EPERM ? "not killed: the broker's user may not signal it"
                          : "not killed: the system refused the signal");
@@ -597,7 +596,7 @@ void lkd_lease_check(const struct lkd_core *core)
         bool waits = lease->phase == LKD_LEASE_REPORTED || lease->phase == LKD_LEASE_STUCK;
         count++;
         LKI_ASSERT(lease->holder->state != LKD_ATTACHMENT_ENDED);
-        LKI_ASSERT(find(lease->holder, lease->lock) == lease);
+        LKI_ASSERT(!lki_list_is_empty(&lease->of_holder));
         LKI_ASSERT(lease->lock < lease->holder->segment->locks);
         /* What runs will be looked at again, what does not costs no timer. */
         LKI_ASSERT(waits == (lease->deadline.index == LKD_DEADLINE_UNSET));

@@ -35,7 +35,6 @@ struct lkd_lease {
     uint64_t step_ns;     /* when this phase is over */
     uint32_t sightings;   /* of a reader's cell */
     bool traced;          /* that a debugger has stopped it was told */
-    bool forbidden;       /* the system does not let us signal it */
     struct lkd_deadline deadline;
 };
 
