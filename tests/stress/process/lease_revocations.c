@@ -2,8 +2,8 @@
 /* lease_revocations [N [--inherit]]
  *
  * N times (20) a holder under a lease of 5 ms that ends in a kill writes a canary without pause, is
- * stopped inside, and is waited for. Every third holder has forked a child before, which goes on
- * trying to write. Whoever is granted the lock writes a canary of its own and watches it: no write
+ * stopped inside, and is waited for. Every fourth holder has forked a child before, which goes on
+ * trying to write; every fourth is not stopped but deaf to SIGTERM, and writes up to its end. Whoever is granted the lock writes a canary of its own and watches it: no write
  * by the old holder, or by its child, may appear after the grant. Prints the number of such writes,
  * and the time from the end of the lease to the grant; the daemon's grace between SIGTERM, which a
  * stopped process does not hear, and SIGKILL is set to 1 ms and is part of it.
@@ -72,14 +72,18 @@ static void try_to_write(const struct stage *stage, const struct test_client *cl
     try_once(stage, client); /* now somebody else has the lock, or is about to */
 }
 
-static int hold(void *arg, bool with_child)
+enum kind { ALONE, WITH_CHILD, DEAF };
+
+static int hold(void *arg, enum kind kind)
 {
     const struct stage *stage = arg;
     struct test_client client;
     const struct lk_segment_options options = {.size = sizeof(options), .flags = stage->flags};
     test_client_open(&client, stage->broker.socket_path, NAME, &options);
     test_acquire(test_lock(&client, 0), LK_EXCLUSIVE);
-    if (with_child) {
+    if (kind == DEAF)
+        signal(SIGTERM, SIG_IGN);
+    if (kind == WITH_CHILD) {
         pid_t holder = getpid();
         pid_t child = fork();
         test_check(child >= 0, "fork");
@@ -93,12 +97,17 @@ static int hold(void *arg, bool with_child)
 
 static int hold_alone(void *arg)
 {
-    return hold(arg, false);
+    return hold(arg, ALONE);
 }
 
 static int hold_with_child(void *arg)
 {
-    return hold(arg, true);
+    return hold(arg, WITH_CHILD);
+}
+
+static int hold_deaf(void *arg)
+{
+    return hold(arg, DEAF);
 }
 
 /* Held. Returns how many words show anything but ours. */
@@ -122,9 +131,11 @@ static uint64_t revoke_once(struct stage *stage, const struct test_client *clien
                             struct lk_lock *lock, uint64_t round, struct test_figures *figures)
 {
     struct lk_recovery recovery = {.size = sizeof(recovery)};
-    pid_t pid = test_spawn(round % 3 == 0 ? hold_with_child : hold_alone, stage);
+    bool deaf = round % 4 == 1;
+    pid_t pid = test_spawn(deaf ? hold_deaf : round % 4 == 3 ? hold_with_child : hold_alone, stage);
     test_event_wait(stage->held);
-    test_stop(pid);
+    if (!deaf)
+        test_stop(pid);
 
     uint64_t start_ns = lki_clock_now_ns();
     int r = lk_lock_acquire(lock, LK_EXCLUSIVE, 30 * LKI_NS_PER_S);
