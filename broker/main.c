@@ -131,6 +131,8 @@ static int work(const struct lkd_worker_start *start, void *user)
         .ready_fd = start->successor ? -1 : service->options.ready_fd, /* a successor's is closed */
         .limits = service->options.limits,
         .alive_interval_ms = lkd_service_ping_interval_ms(&service->manager),
+        .grace_ms = service->options.grace_ms,
+        .debugger_grace_ms = service->options.debugger_grace_ms,
     };
     int exit_code = enter_sandbox(&service->options);
     if (exit_code != 0)

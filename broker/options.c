@@ -20,6 +20,8 @@ enum { /* options without a letter */
        OPTION_LIMIT,
        OPTION_NO_PEERPIDFD,
        OPTION_NO_SANDBOX,
+       OPTION_GRACE,
+       OPTION_DEBUGGER_GRACE,
 };
 
 static const char help_text[] =
@@ -46,6 +48,10 @@ static const char help_text[] =
     "      --log-level LEVEL    error, warning, info (default) or debug\n"
     "      --no-sandbox         let the worker do what the user may, for debuggers\n"
     "      --no-peerpidfd       as on a kernel without SO_PEERPIDFD, for tests\n"
+    "      --grace MS           from SIGTERM to SIGKILL when a lease is over, for tests\n"
+    "                           (default 2000)\n"
+    "      --debugger-grace MS  the same while a debugger has stopped the process, for\n"
+    "                           tests (default 60000)\n"
     "  -h, --help               this text\n"
     "  -V, --version            the version\n"
     "\n"
@@ -115,6 +121,15 @@ static bool parse_limit(const char *value, struct lkd_limits *limits)
     return false;
 }
 
+static bool parse_grace(const char *option, const char *value, uint64_t *out_ms)
+{
+    unsigned long long number;
+    if (!parse_number(value, 10, 3600000, &number) || number == 0)
+        return usage_error(option, value, "not a number of milliseconds from 1 to 3600000");
+    *out_ms = number;
+    return true;
+}
+
 static bool parse_option(int option, const char *value, struct lkd_options *options)
 {
     unsigned long long number = 0;
@@ -151,6 +166,10 @@ static bool parse_option(int option, const char *value, struct lkd_options *opti
                                "not WHAT=N with N above 0 and within reach, and WHAT one of "
                                "sessions, segments, bytes, locks, attachments, waits");
         return true;
+    case OPTION_GRACE:
+        return parse_grace("--grace", value, &options->grace_ms);
+    case OPTION_DEBUGGER_GRACE:
+        return parse_grace("--debugger-grace", value, &options->debugger_grace_ms);
     case OPTION_NO_PEERPIDFD:
         options->no_peerpidfd = true;
         return true;
@@ -174,6 +193,8 @@ bool lkd_options_parse(int argc, char **argv, struct lkd_options *out_options, i
         {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
         {"no-peerpidfd", no_argument, NULL, OPTION_NO_PEERPIDFD},
         {"no-sandbox", no_argument, NULL, OPTION_NO_SANDBOX},
+        {"grace", required_argument, NULL, OPTION_GRACE},
+        {"debugger-grace", required_argument, NULL, OPTION_DEBUGGER_GRACE},
         {"help", no_argument, NULL, 'h'},
         {"version", no_argument, NULL, 'V'},
         {NULL, 0, NULL, 0},

@@ -20,6 +20,8 @@ struct lkd_options {
     bool no_sandbox;
     enum lkd_log_level log_level;
     struct lkd_limits limits;
+    uint64_t grace_ms; /* 0: the default */
+    uint64_t debugger_grace_ms;
 };
 
 /* Reads the arguments; prints what --help and --version ask for, and what is wrong.

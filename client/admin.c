@@ -125,6 +125,38 @@ int lki_admin_socket(const struct lk_session *session)
     return session->transport.socket_fd;
 }
 
+static struct lki_bytes bytes_of(const char *text)
+{
+    return (struct lki_bytes){(const uint8_t *)text, text ? strlen(text) : 0};
+}
+
+int lki_admin_force_release(struct lk_session *session, const char *name, uint32_t lock,
+                            const char *lock_name, const char *reason, uint64_t *out_ended)
+{
+    char full[LKI_FULL_NAME_BYTES_MAX];
+    struct lki_record reply = {.fd_count = 0};
+    int r = lki_session_check(session, "release a lock by force");
+    if (r == 0)
+        r = lki_name_resolve(name, full);
+    if (r < 0)
+        return r;
+    struct lki_message request = {
+        .type = LKI_REQUEST_FORCE_RELEASE,
+        .as.force_release = {.name = bytes_of(full),
+                             .lock = lock,
+                             .lock_name = bytes_of(lock_name),
+                             .reason = bytes_of(reason)},
+    };
+    r = lki_session_call(session, &request, -1, LKI_TIME_NEVER, &reply);
+    if (r < 0)
+        return lki_session_fail(session, r, "release '%s' by force", name);
+    r = lki_session_result(session, &reply.message, "release '%s' by force", name);
+    if (r == 0)
+        *out_ended = reply.message.as.result.value;
+    lki_record_deinit(&reply);
+    return r;
+}
+
 int lki_admin_data_fd(const struct lk_segment *segment)
 {
     return segment->data_fd >= 0 ? segment->data_fd : -ENODATA;

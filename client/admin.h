@@ -41,6 +41,17 @@ int lki_admin_next_event(struct lk_session *session, struct lki_event *out_event
 int lki_admin_socket(const struct lk_session *session);
 
 /**
+ * Ends whoever holds a lock, and waits until it has been handed on or is free.
+ * @name, @lock_name: as the user wrote them; lock_name NULL: `lock` counts
+ * @reason:     for the broker's log; 1 to LKI_REASON_BYTES_MAX bytes
+ * @out_ended:  how many holders there were
+ * Errors: -ENOENT (no such segment or lock), -ERANGE, -EACCES (not permitted), -EBUSY (the holder
+ *         is stuck in the kernel), -EAGAIN, -EINVAL, -ECONNRESET, -EPROTO, -ESTALE
+ */
+int lki_admin_force_release(struct lk_session *session, const char *name, uint32_t lock,
+                            const char *lock_name, const char *reason, uint64_t *out_ended);
+
+/**
  * Writes down, for listings, that a shared hold which this process keeps to its end began now. The
  * library cannot: taking a shared lock tells it nothing about the end, and is too fast for a clock.
  */

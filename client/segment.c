@@ -218,12 +218,14 @@ static int read_options(const char *name, const struct lk_segment_options *given
                         "cannot open the segment '%.300s': the options have a wrong size, or "
                         "ask for what this version does not know",
                         name);
-    /* Whoever asks for a lease relies on it: it must not be missing silently. */
-    if (out->lease_ns != 0 || out->on_expiry != 0 || out->reserved != 0)
-        return lki_fail(-EINVAL,
-                        "cannot open the segment '%.300s': lease_ns, on_expiry and reserved have "
-                        "to be 0: this version has no leases",
-                        name);
+    /* Whoever wants holders ended relies on it: a lease must not be missing silently. */
+    if (out->on_expiry > LK_EXPIRY_FENCE || (out->on_expiry != 0 && out->lease_ns == 0))
+        return lki_fail(
+            -EINVAL, "cannot open the segment '%.300s': on_expiry %u %s", name, out->on_expiry,
+            out->on_expiry > LK_EXPIRY_FENCE ? "is none of LK_EXPIRY_REPORT, _KILL and _FENCE"
+                                             : "needs a lease that can be over: lease_ns is 0");
+    if (out->reserved != 0)
+        return lki_fail(-EINVAL, "cannot open the segment '%.300s': reserved has to be 0", name);
     if (out->flags & ~(uint32_t)OPTION_FLAGS)
         return lki_fail(-EINVAL, "cannot open the segment '%.300s': unknown flag in 0x%x", name,
                         out->flags);
@@ -242,7 +244,9 @@ static void fill_open(struct lki_message *request, const char *full_name,
                     .locks = options->locks,
                     .attachments_max = options->attachments_max,
                     .mode = options->mode,
-                    .patience_ns = options->patience_ns},
+                    .patience_ns = options->patience_ns,
+                    .lease_ns = options->lease_ns,
+                    .on_expiry = options->on_expiry},
     };
 }
 

@@ -36,6 +36,12 @@
 #define LKI_QUOTA_ATTACHMENTS_MAX (UINT64_C(1) << 20)
 #define LKI_QUOTA_WAITS_MAX (UINT64_C(1) << 16)
 
+/* Holds that somebody complains about while a lease runs; complaints about more are heard when there
+ * is room again. And forced releases that wait for their end. */
+#define LKI_LEASES_MAX 1024u
+#define LKI_FORCED_MAX 64u
+#define LKI_REASON_BYTES_MAX 200u /* of a forced release */
+
 /* Connections of one uid that have not said hello. From here on the oldest have to go, once they
  * have been silent for long enough. */
 #define LKI_SILENT_SESSIONS_MAX 64u

@@ -177,6 +177,22 @@ bool lki_repair_step(struct lki_repair *repair, const struct lki_death *death, u
     return true;
 }
 
+bool lki_repair_hold(const struct lki_area *area, uint32_t id, uint32_t lock,
+                     const struct lki_death *death, lki_wake_fn wake, void *user)
+{
+    LKI_ASSERT(lock < area->locks);
+    struct lki_repair repair = {.area = area, .id = id};
+
+    /* relaxed: the broker acts for this owner, so it is the writer of both */
+    if (lki_word_id(atomic_load_explicit(&area->hot[lock].word, memory_order_relaxed)) != id ||
+        !(atomic_load_explicit(&area->hot[lock].sequence, memory_order_relaxed) & 1))
+        return false;
+    free_dead_word(&repair, lock, death);
+    /* Its wake may be owed to a waiter of any kind, as after a death. */
+    lki_wake_waiters(area, wake, user);
+    return repair.freed > 0;
+}
+
 void lki_lock_look(const struct lki_area *area, uint32_t lock, struct lki_lock_state *out_state)
 {
     LKI_ASSERT(lock < area->locks);

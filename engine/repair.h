@@ -10,7 +10,8 @@ enum lki_cause {
     LKI_CAUSE_NONE = 0,
     LKI_CAUSE_EXITED = 1,
     LKI_CAUSE_CLOSED = 2,
-    LKI_CAUSE_FORCED = 3,
+    LKI_CAUSE_FORCED = 3, /* as EXITED, but the broker had it ended */
+    LKI_CAUSE_FENCED = 4, /* the attachment lives on, without this hold */
 };
 
 /* What is known of the one that ended; goes into the recovery record of each lock it held. */
@@ -44,6 +45,14 @@ void lki_repair_begin(struct lki_repair *repair, const struct lki_area *area, ui
  * through `wake`, the attachment's id is 0, and the slot may be given again. */
 bool lki_repair_step(struct lki_repair *repair, const struct lki_death *death, uint32_t locks_max,
                      lki_wake_fn wake, void *user);
+
+/* Takes one exclusive hold that changes data (the sequence is odd) away from a live attachment, whose
+ * other facts stay: what repair does to one word, and then wakes everybody as repair does at its
+ * end. Only for holds whose unlock the broker executes itself: a native owner could still write its
+ * sequence, and so destroy the evidence. False: the id does not own the word, or the sequence is
+ * even; nothing was done. */
+bool lki_repair_hold(const struct lki_area *area, uint32_t id, uint32_t lock,
+                     const struct lki_death *death, lki_wake_fn wake, void *user);
 
 /* One lock as it looks to a bystander, for listings and checks. */
 struct lki_lock_state {

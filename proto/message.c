@@ -44,6 +44,8 @@ const char *lki_message_type_name(enum lki_message_type type)
         return "deadlock_check";
     case LKI_REQUEST_RESUME:
         return "resume";
+    case LKI_REQUEST_FORCE_RELEASE:
+        return "force_release";
     case LKI_REPLY_RESULT:
         return "result";
     case LKI_REPLY_OPENED:

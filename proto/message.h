@@ -12,7 +12,8 @@
 #include "proto/status.h"
 
 #define LKI_PROTOCOL_MAJOR 1
-/* 1: DEADLOCK_CHECK, and the listing GRAPH; 2: RESUMED and RESUME, MONITOR and EVENT */
+/* 1: DEADLOCK_CHECK, and the listing GRAPH. 2: RESUMED and RESUME, MONITOR and EVENT, leases in
+ * OPEN, FORCE_RELEASE */
 #define LKI_PROTOCOL_MINOR 2
 
 struct lki_bytes {
@@ -43,7 +44,9 @@ enum lki_message_type {
     LKI_REQUEST_GOODBYE = 17, /* -> RESULT, when everything is cleaned up; then the broker closes */
     LKI_REQUEST_DEADLOCK_CHECK = 18, /* -> RESULT: OK, or DEADLOCK: the published wait never ends */
     LKI_REQUEST_RESUME = 19, /* one-way: the answer to RESUMED; what was not answered comes again */
-    LKI_REQUEST_MONITOR = 21, /* -> RESULT; from then on EVENT as it happens */
+    LKI_REQUEST_MONITOR = 21,       /* -> RESULT; from then on EVENT as it happens */
+    LKI_REQUEST_FORCE_RELEASE = 20, /* -> RESULT, when the lock was handed on, or cannot be;
+                                        value: how many holders were ended */
     /* Replies, broker to client; `id` is that of the request. */
     LKI_REPLY_RESULT = 32,
     LKI_REPLY_OPENED = 33,
@@ -71,6 +74,8 @@ struct lki_open {
     uint32_t mode;
     uint64_t patience_ns; /* as in the options: 0 the default, UINT64_MAX first in first out */
     bool offered;         /* a file's descriptor comes along */
+    uint64_t lease_ns;    /* of the creator; 0: no lease */
+    uint32_t on_expiry;   /* enum lk_on_expiry */
 };
 
 struct lki_segment_ref { /* PUBLISH, DETACH, NUDGE */
@@ -123,6 +128,13 @@ struct lki_ask {
 struct lki_lock_ref { /* HOLDER, DEADLOCK_CHECK */
     uint32_t segment;
     uint32_t lock;
+};
+
+struct lki_force_release {
+    struct lki_bytes name; /* of the segment, as in OPEN */
+    uint32_t lock;
+    struct lki_bytes lock_name; /* empty: `lock` counts */
+    struct lki_bytes reason;    /* for the log; not empty */
 };
 
 enum lki_list_what {
@@ -267,6 +279,7 @@ struct lki_message {
         struct lki_ask ask;
         struct lki_lock_ref lock_ref;
         struct lki_list_request list;
+        struct lki_force_release force_release;
         struct lki_result result;
         struct lki_opened opened;
         struct lki_granted granted;

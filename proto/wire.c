@@ -52,6 +52,8 @@ DEFINE_CONVERSION(lock_ref, Lockkeeper__Wire__LockRef, lockkeeper__wire__lock_re
                   LKI_LOCK_REF_FIELDS)
 DEFINE_CONVERSION(list_request, Lockkeeper__Wire__ListRequest, lockkeeper__wire__list_request__init,
                   LKI_LIST_REQUEST_FIELDS)
+DEFINE_CONVERSION(force_release, Lockkeeper__Wire__ForceRelease,
+                  lockkeeper__wire__force_release__init, LKI_FORCE_RELEASE_FIELDS)
 DEFINE_CONVERSION(result, Lockkeeper__Wire__Result, lockkeeper__wire__result__init,
                   LKI_RESULT_FIELDS)
 DEFINE_CONVERSION(opened, Lockkeeper__Wire__Opened, lockkeeper__wire__opened__init,
@@ -132,6 +134,9 @@ void lki_wire_take(const Lockkeeper__Wire__Envelope *envelope, enum lki_message_
         break;
     case LKI_REQUEST_LIST:
         take_list_request(envelope->list, &out->as.list);
+        break;
+    case LKI_REQUEST_FORCE_RELEASE:
+        take_force_release(envelope->force_release, &out->as.force_release);
         break;
     case LKI_REPLY_RESULT:
         take_result(envelope->result, &out->as.result);
@@ -232,6 +237,10 @@ bool lki_wire_put(const struct lki_message *message, struct lki_wire_parts *part
     case LKI_REPLY_RESUMED:
         envelope->resumed = &parts->message.resumed;
         lockkeeper__wire__resumed__init(envelope->resumed);
+        return true;
+    case LKI_REQUEST_FORCE_RELEASE:
+        envelope->force_release =
+            put_force_release(&message->as.force_release, &parts->message.force_release);
         return true;
     case LKI_REPLY_RESULT:
         envelope->result = put_result(&message->as.result, &parts->message.result);

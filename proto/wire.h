@@ -26,6 +26,7 @@ struct lki_wire_parts {
         Lockkeeper__Wire__Resume resume;
         Lockkeeper__Wire__Resumed resumed;
         Lockkeeper__Wire__MonitorRequest monitor;
+        Lockkeeper__Wire__ForceRelease force_release;
         Lockkeeper__Wire__Result result;
         Lockkeeper__Wire__Opened opened;
         Lockkeeper__Wire__Granted granted;

@@ -23,7 +23,9 @@
     N(attachments_max)                                                                             \
     N(mode)                                                                                        \
     N(patience_ns)                                                                                 \
-    N(offered)
+    N(offered)                                                                                     \
+    N(lease_ns)                                                                                    \
+    N(on_expiry)
 
 #define LKI_SEGMENT_REF_FIELDS(N, E, B) N(segment)
 
@@ -70,6 +72,12 @@
     B(name)
 
 #define LKI_MONITOR_REQUEST_FIELDS(N, E, B) B(name)
+
+#define LKI_FORCE_RELEASE_FIELDS(N, E, B)                                                          \
+    B(name)                                                                                        \
+    N(lock)                                                                                        \
+    B(lock_name)                                                                                   \
+    B(reason)
 
 #define LKI_RESULT_FIELDS(N, E, B)                                                                 \
     E(status)                                                                                      \

@@ -7,6 +7,7 @@
 #include "broker/core/charge.h"
 #include "broker/core/fact.h"
 #include "broker/core/monitor.h"
+#include "broker/core/lease.h"
 #include "broker/core/registry.h"
 #include "broker/core/repair_queue.h"
 #include "broker/core/segment.h"
@@ -61,6 +62,7 @@ static struct lkd_attachment *attachment_new(struct lkd_core *core, struct lkd_s
     lki_list_init(&attachment->of_segment_waits);
     lki_list_init(&attachment->of_ready);
     lki_list_init(&attachment->of_repairs);
+    lki_list_init(&attachment->leases);
     lkd_deadline_init(&attachment->deadline);
     lkd_effect_node_init(&attachment->wake, LKD_EFFECT_WAKE);
     return attachment;
@@ -71,6 +73,7 @@ void lkd_attachment_free(struct lkd_core *core, struct lkd_attachment *attachmen
     lkd_deadlines_clear(&core->deadlines, &attachment->deadline);
     if (attachment->brokered)
         lkd_deadlines_unreserve(&core->deadlines);
+    lkd_lease_forget(core, attachment);
     lkd_effect_cancel(&attachment->wake);
     lki_list_remove(&attachment->of_session);
     lki_list_remove(&attachment->of_main);
@@ -89,7 +92,8 @@ static void record(struct lkd_core *core, struct lkd_attachment *attachment)
     record->flags = (attachment->brokered ? LKD_ATTACHMENT_BROKERED : 0) |
                     (attachment->read_only ? LKD_ATTACHMENT_READ_ONLY : 0) |
                     (attachment->creator ? LKD_ATTACHMENT_CREATOR : 0) |
-                    (attachment->main != attachment ? LKD_ATTACHMENT_EXTRA : 0);
+                    (attachment->main != attachment ? LKD_ATTACHMENT_EXTRA : 0) |
+                    (attachment->accepts_kill ? LKD_ATTACHMENT_ACCEPTS_KILL : 0);
     record->opened_ns = attachment->opened_ns;
     /* relaxed: the state vouches for it */
     atomic_store_explicit(&record->stage, LKD_ACQUIRE_NONE, memory_order_relaxed);
@@ -134,6 +138,7 @@ struct lkd_attachment *lkd_attachment_open(struct lkd_core *core, struct lkd_ses
         return NULL;
     attachment->read_only = wish->read_only;
     attachment->creator = wish->creator;
+    attachment->accepts_kill = wish->accepts_kill;
     if (!enlist_main(core, attachment)) {
         lkd_attachment_free(core, attachment);
         return NULL;
@@ -167,9 +172,11 @@ static void enter(struct lkd_attachment *attachment, enum lkd_attachment_state s
 static void begin_repair(struct lkd_attachment *attachment, enum lki_cause cause, uint64_t ended_ns)
 {
     enter(attachment, LKD_ATTACHMENT_REPAIRING);
-    attachment->cause = cause;
+    /* It may have ended by itself just then; nobody can tell, and it was told to. */
+    attachment->cause =
+        cause == LKI_CAUSE_EXITED && lkd_lease_is_ending(attachment) ? LKI_CAUSE_FORCED : cause;
     attachment->ended_ns = ended_ns;
-    attachment->record->cause = cause;
+    attachment->record->cause = attachment->cause;
     attachment->record->ended_ns = ended_ns;
     lkd_record_enter(&attachment->record->state, LKD_RECORD_ENDING);
     /* A client may have written over the id, which would hide the cells of the dead from its repair
@@ -230,6 +237,7 @@ struct lkd_attachment *lkd_attachment_adopt(struct lkd_core *core, struct lkd_se
     lkd_ledger_change(&core->ledger, record);
     attachment->read_only = record->flags & LKD_ATTACHMENT_READ_ONLY;
     attachment->creator = record->flags & LKD_ATTACHMENT_CREATOR;
+    attachment->accepts_kill = record->flags & LKD_ATTACHMENT_ACCEPTS_KILL;
     attachment->slot = record->slot;
     attachment->id = record->id;
     bool live = lkd_record_state(&record->state) == LKD_RECORD_LIVE;
@@ -303,6 +311,7 @@ void lkd_attachment_repaired(struct lkd_core *core, struct lkd_attachment *attac
     lkd_segment_free_slot(segment, attachment->slot);
     lkd_uncharge(core, session, LKD_ATTACHMENTS, 1);
     lkd_effect_cancel(&attachment->wake);
+    lkd_lease_holder_ended(core, attachment);
     if (attachment != main)
         lkd_attachment_free(core, attachment);
     LKI_ASSERT(main->parts > 0);

@@ -13,6 +13,7 @@ struct lkd_attachment_wish {
     bool read_only;
     bool brokered;
     bool creator;
+    bool accepts_kill;
 };
 
 /* Attaches. There is none of this session yet, and a slot is free (slots_taken < attachments_max).

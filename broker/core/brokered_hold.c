@@ -3,6 +3,7 @@
 
 #include "broker/core/attachment.h"
 #include "broker/core/brokered_wait.h"
+#include "broker/core/fence.h"
 #include "broker/core/inquiry.h"
 #include "broker/core/segment.h"
 
@@ -21,6 +22,8 @@ static struct lkd_attachment *find_place(struct lkd_core *core, struct lkd_attac
     }
     struct lkd_attachment *place = lkd_segment_attachment(main->segment, hold->attachment);
     if (!place || place->main != main || place->state != LKD_ATTACHMENT_LIVE) {
+        if (lkd_fence_refuse(core, main, hold->attachment, message))
+            return NULL;
         if (session->repeating && message->type == LKI_REQUEST_RELEASE)
             /* its slot has ended with the hold, under another worker */
             lkd_reply_result(core, session, message->id, LKI_STATUS_OK, 0);
@@ -45,6 +48,8 @@ static void answer_hold(struct lkd_core *core, struct lkd_attachment *place,
         lkd_reply_result(core, place->session, message->id, LKI_STATUS_OK, 0);
         return;
     }
+    if (lkd_fence_refuse(core, place->main, place->id, message))
+        return;
     char holder[LKD_HOLDER_TEXT_BYTES];
     lkd_inquiry_describe(place->segment, message->as.hold_ref.lock, holder);
     lkd_refuse(core, place->session, message->id, LKI_STATUS_NOT_HOLDER,

@@ -5,6 +5,7 @@
 #include "broker/core/charge.h"
 #include "broker/core/deadlock.h"
 #include "broker/core/fact.h"
+#include "broker/core/fence.h"
 #include "broker/core/inquiry.h"
 #include "broker/core/segment.h"
 #include "broker/core/session.h"
@@ -104,6 +105,7 @@ static void say_granted(struct lkd_core *core, struct lkd_attachment *attachment
 static void grant(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t request,
                   uint32_t lock, enum lki_status status, bool to_exit, uint64_t now_ns)
 {
+    lkd_fence_forget(attachment->main, attachment->id, lock);
     attachment->granted = true;
     attachment->granted_lock = lock;
     attachment->granted_ns = now_ns;
@@ -227,7 +229,7 @@ static void step(struct lkd_core *core, struct lkd_attachment *attachment, uint6
             return;
         lkd_deadlines_set(&core->deadlines, &attachment->deadline, sleep.until_ns);
         if (sleep.ask)
-            lkd_inquiry_about(core, attachment, lock, sleep.owner, now_ns);
+            lkd_inquiry_about(core, attachment, lock, sleep.owner, sleep.sequence, now_ns);
         return;
     }
     end(core, attachment);

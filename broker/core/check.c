@@ -3,6 +3,7 @@
 #include "broker/core/attachment.h"
 #include "broker/core/charge.h"
 #include "broker/core/monitor.h"
+#include "broker/core/lease.h"
 #include "broker/core/parked.h"
 #include "broker/core/registry.h"
 #include "broker/core/segment.h"
@@ -131,4 +132,5 @@ void lkd_core_check(const struct lkd_core *core)
     lkd_monitor_check(core);
     LKI_ASSERT(lki_list_is_empty(&core->broken));
     lkd_deadlines_check(&core->deadlines);
+    lkd_lease_check(core);
 }

@@ -8,7 +8,9 @@
 #include "broker/core/brokered_hold.h"
 #include "broker/core/brokered_wait.h"
 #include "broker/core/deadlock.h"
+#include "broker/core/forced.h"
 #include "broker/core/inquiry.h"
+#include "broker/core/lease.h"
 #include "broker/core/listing.h"
 #include "broker/core/lock_name.h"
 #include "broker/core/making.h"
@@ -55,6 +57,12 @@ int lkd_core_new(const struct lkd_core_config *config, struct lkd_core **out_cor
     lki_list_init(&core->repairs);
     lki_list_init(&core->reserved);
     lki_list_init(&core->monitors);
+    lki_list_init(&core->leases);
+    lki_list_init(&core->forced);
+    if (core->config.grace_ns == 0)
+        core->config.grace_ns = LKD_GRACE_NS;
+    if (core->config.traced_grace_ns == 0)
+        core->config.traced_grace_ns = LKD_TRACED_GRACE_NS;
     *out_core = core;
     return 0;
 }
@@ -98,7 +106,9 @@ struct lkd_core *lkd_core_free(struct lkd_core *core)
     }
     LKI_ASSERT(!core->processes);
     lkd_reservations_deinit(core);
+    lkd_forced_drop_session(core, NULL);
     lkd_deadlines_deinit(&core->deadlines);
+    lkd_deadlines_deinit(&core->lease_deadlines);
     lkd_quota_deinit(&core->quota);
     free(core);
     return NULL;
@@ -222,6 +232,9 @@ void lkd_core_apply(struct lkd_core *core, struct lkd_session *session,
     case LKI_REQUEST_MONITOR:
         lkd_monitor_request(core, session, message);
         break;
+    case LKI_REQUEST_FORCE_RELEASE:
+        lkd_forced_request(core, session, message, now_ns);
+        break;
     case LKI_REQUEST_GOODBYE:
         lkd_session_goodbye(core, session, message->id, now_ns);
         break;
@@ -339,6 +352,7 @@ void lkd_core_tick(struct lkd_core *core, uint64_t now_ns, uint32_t slice_locks)
 {
     lkd_core_begin(core, now_ns);
     lkd_wait_due(core, now_ns);
+    lkd_lease_due(core, now_ns);
     lkd_repair_queue_step(core, now_ns, slice_locks);
     lkd_core_settle(core, now_ns);
 }
@@ -357,6 +371,9 @@ uint64_t lkd_core_deadline_ns(const struct lkd_core *core)
 {
     if (!lki_list_is_empty(&core->ready) || !lkd_repair_queue_is_empty(core))
         return 0;
-    const struct lkd_deadline *first = lkd_deadlines_first(&core->deadlines);
-    return first ? first->at_ns : LKI_TIME_NEVER;
+    const struct lkd_deadline *wait = lkd_deadlines_first(&core->deadlines);
+    const struct lkd_deadline *lease = lkd_deadlines_first(&core->lease_deadlines);
+    uint64_t wait_ns = wait ? wait->at_ns : LKI_TIME_NEVER;
+    uint64_t lease_ns = lease ? lease->at_ns : LKI_TIME_NEVER;
+    return wait_ns < lease_ns ? wait_ns : lease_ns;
 }

@@ -28,6 +28,9 @@ struct lkd_core; /* opaque */
  * rising. */
 #define LKD_TOKEN_EPOCH_S_MAX (UINT32_MAX - (1u << 24))
 
+#define LKD_GRACE_NS (2 * UINT64_C(1000000000))
+#define LKD_TRACED_GRACE_NS (60 * UINT64_C(1000000000))
+
 struct lkd_core_config {
     uint32_t broker_uid; /* only sessions of this uid (or 0) may offer files */
     int32_t broker_pid;
@@ -38,6 +41,9 @@ struct lkd_core_config {
     struct lkd_limits limits; /* what all users share */
     void *ledger;             /* lkd_ledger_bytes(&limits), zeroed or left by an earlier worker;
                                * borrowed for the core's life */
+    uint64_t grace_ns;        /* from SIGTERM to SIGKILL; 0: LKD_GRACE_NS */
+    uint64_t
+        traced_grace_ns; /* the same while a debugger has stopped the process; 0: LKD_TRACED_... */
 };
 
 /* Who is at the other end, as the kernel says. */
@@ -63,8 +69,10 @@ enum lkd_effect_kind {
     LKD_EFFECT_WAKE,          /* futex wake of one attachment of a segment */
     LKD_EFFECT_CHECK_PROCESS, /* is every task of the process exiting? then lkd_core_process_ended()
                                */
-    LKD_EFFECT_FORGET_SESSION, /* its number is not used any more: nothing of it is left */
-    LKD_EFFECT_LOG,            /* text, one line, for the log */
+    LKD_EFFECT_SIGNAL_PROCESS,  /* send the signal, then call lkd_core_process_signaled() */
+    LKD_EFFECT_LOOK_AT_PROCESS, /* what does it do? then call lkd_core_process_looked() */
+    LKD_EFFECT_FORGET_SESSION,  /* its number is not used any more: nothing of it is left */
+    LKD_EFFECT_LOG,             /* text, one line, for the log */
 };
 
 enum lkd_fds {
@@ -87,7 +95,8 @@ struct lkd_effect {
     uint64_t session; /* SEND, DISCONNECT, FORGET_SESSION; MAKE_SEGMENT: who offered the file */
     uint32_t segment; /* MAKE_, GROW_, DROP_SEGMENT, WAKE, SEND with fds */
     uint32_t slot;    /* WAKE */
-    uint64_t process; /* CHECK_PROCESS */
+    uint64_t process; /* CHECK_, SIGNAL_, LOOK_AT_PROCESS */
+    int signal;       /* SIGNAL_PROCESS */
     enum lkd_fds fds; /* SEND */
     struct lki_message
         message; /* SEND; what it points to is valid until the next call into the core */
@@ -155,6 +164,19 @@ void lkd_core_session_dropped(struct lkd_core *core, uint64_t session, const cha
 /* An EVENT was not sent, since the peer does not read: it, and those that it said were lost before
  * it, count as lost. No effects. */
 void lkd_core_events_lost(struct lkd_core *core, uint64_t session, uint64_t count);
+/* What came of SIGNAL_PROCESS: 0 or -errno. -ESRCH: its end will be told, or was. */
+void lkd_core_process_signaled(struct lkd_core *core, uint64_t process, int signal, int result,
+                               uint64_t now_ns);
+
+/* The answer to LOOK_AT_PROCESS. */
+enum lkd_process_state {
+    LKD_PROCESS_RUNS,            /* or sleeps, or it cannot be told */
+    LKD_PROCESS_STOPPED,         /* by a signal */
+    LKD_PROCESS_TRACED,          /* stopped by a debugger */
+    LKD_PROCESS_UNINTERRUPTIBLE, /* a task of it waits in the kernel and takes no signal */
+};
+void lkd_core_process_looked(struct lkd_core *core, uint64_t process, enum lkd_process_state state,
+                             uint64_t now_ns);
 
 void lkd_core_segment_made(struct lkd_core *core, uint32_t segment,
                            const struct lkd_segment_made *made, uint64_t now_ns);

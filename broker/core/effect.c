@@ -217,6 +217,13 @@ bool lkd_core_next_effect(struct lkd_core *core, struct lkd_effect *out)
     case LKD_EFFECT_CHECK_PROCESS:
         out->process = LKI_CONTAINER_OF(node, struct lkd_process, check)->number;
         break;
+    case LKD_EFFECT_SIGNAL_PROCESS:
+        out->process = LKI_CONTAINER_OF(node, struct lkd_process, signal)->number;
+        out->signal = LKI_CONTAINER_OF(node, struct lkd_process, signal)->signal_number;
+        break;
+    case LKD_EFFECT_LOOK_AT_PROCESS:
+        out->process = LKI_CONTAINER_OF(node, struct lkd_process, look)->number;
+        break;
     }
     return true;
 }

@@ -100,6 +100,11 @@ bool lkd_fact_recovered(const struct lki_area *area, uint32_t lock, int32_t pid,
     return true;
 }
 
+uint64_t lkd_fact_waiting_since(const struct lki_area *area, uint32_t slot)
+{
+    return atomic_load_explicit(&area->attachments[slot].waiting_since_ns, memory_order_relaxed);
+}
+
 uint32_t lkd_fact_cell(const struct lki_area *area, uint32_t slot, uint32_t cell)
 {
     uint32_t value =
@@ -115,9 +120,7 @@ static uint64_t age_ns(uint64_t since_ns, uint64_t opened_ns, uint64_t now_ns)
 uint64_t lkd_fact_waiting_ns(const struct lki_area *area, uint32_t slot, uint64_t opened_ns,
                              uint64_t now_ns)
 {
-    uint64_t since =
-        atomic_load_explicit(&area->attachments[slot].waiting_since_ns, memory_order_relaxed);
-    return age_ns(since, opened_ns, now_ns);
+    return age_ns(lkd_fact_waiting_since(area, slot), opened_ns, now_ns);
 }
 
 uint64_t lkd_fact_held_ns(const struct lki_area *area, uint32_t slot, uint64_t opened_ns,

@@ -33,6 +33,8 @@ bool lkd_fact_look_reads(const struct lki_area *area, uint32_t slot, uint32_t lo
 /* Whether the lock's last recovery was that of this owner at this time; then with its token. */
 bool lkd_fact_recovered(const struct lki_area *area, uint32_t lock, int32_t pid, uint64_t when_ns,
                         uint64_t *out_token);
+/* When the wait that the slot shows now began: tells its waits apart. */
+uint64_t lkd_fact_waiting_since(const struct lki_area *area, uint32_t slot);
 
 /* The lock in a hold cell, or UINT32_MAX when it is empty or out of bounds. */
 uint32_t lkd_fact_cell(const struct lki_area *area, uint32_t slot, uint32_t cell);

@@ -6,6 +6,7 @@
 
 #include "broker/core/fact.h"
 #include "broker/core/monitor.h"
+#include "broker/core/lease.h"
 #include "broker/core/registry.h"
 #include "broker/core/repair_queue.h"
 #include "broker/core/segment.h"
@@ -150,9 +151,10 @@ static void check_readers(struct lkd_core *core, struct lkd_segment *segment, ui
 }
 
 void lkd_inquiry_about(struct lkd_core *core, struct lkd_attachment *asker, uint32_t lock,
-                       uint32_t owner, uint64_t now_ns)
+                       uint32_t owner, uint64_t sequence, uint64_t now_ns)
 {
     if (owner != 0) {
+        lkd_lease_complain(core, asker, lock, owner & LKI_ID_MASK, sequence, now_ns);
         check_owner(core, asker, lock, owner & LKI_ID_MASK, now_ns);
         return;
     }
@@ -160,6 +162,7 @@ void lkd_inquiry_about(struct lkd_core *core, struct lkd_attachment *asker, uint
     if (asker->asked_ns != 0 && now_ns - asker->asked_ns < ASK_INTERVAL_NS)
         return;
     asker->asked_ns = now_ns;
+    lkd_lease_complain_readers(core, asker, lock, now_ns);
     check_readers(core, asker->segment, lock, now_ns);
     lkd_monitor_waited(core, asker, asker, lock);
 }
@@ -169,5 +172,5 @@ void lkd_inquiry_ask(struct lkd_core *core, struct lkd_attachment *main,
 {
     const struct lki_ask *ask = &message->as.ask;
     if (ask->lock < main->segment->locks) /* one-way: nobody reads a refusal */
-        lkd_inquiry_about(core, main, ask->lock, ask->owner, now_ns);
+        lkd_inquiry_about(core, main, ask->lock, ask->owner, ask->sequence, now_ns);
 }

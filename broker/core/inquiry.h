@@ -13,9 +13,10 @@ void lkd_inquiry_ask(struct lkd_core *core, struct lkd_attachment *main,
                      const struct lki_message *message, uint64_t now_ns);
 
 /* Has the process behind `owner` checked, which stands in the word; owner 0: of the readers. An
- * owner that names nobody is repaired. */
+ * owner that names nobody is repaired. `asker` waits, so the lease of the hold (owner, sequence)
+ * begins to run, if it does not yet. */
 void lkd_inquiry_about(struct lkd_core *core, struct lkd_attachment *asker, uint32_t lock,
-                       uint32_t owner, uint64_t now_ns);
+                       uint32_t owner, uint64_t sequence, uint64_t now_ns);
 
 /* "; held by pid 812 (make)", or an empty text; `out_text` has LKD_HOLDER_TEXT_BYTES. */
 void lkd_inquiry_describe(const struct lkd_segment *segment, uint32_t lock, char *out_text);

@@ -112,13 +112,17 @@ struct lkd_segment_record {
     uint32_t name_id;
     uint32_t name_bytes;
     uint8_t name[LKI_NAME_BYTES_MAX + 1];
-    uint8_t reserved[112];
+    uint64_t lease_ns;
+    uint32_t on_expiry;
+    uint32_t padding1;
+    uint8_t reserved[96];
 };
 
 #define LKD_ATTACHMENT_BROKERED UINT32_C(1)
 #define LKD_ATTACHMENT_READ_ONLY UINT32_C(2)
 #define LKD_ATTACHMENT_CREATOR UINT32_C(4)
 #define LKD_ATTACHMENT_EXTRA UINT32_C(8)
+#define LKD_ATTACHMENT_ACCEPTS_KILL UINT32_C(16)
 
 /* How far the last acquire of a brokered attachment has come. */
 enum lkd_acquire_stage { /* stored as uint32_t */

@@ -102,6 +102,15 @@ void lkd_lock_name_request(struct lkd_core *core, struct lkd_attachment *main,
     lkd_reply_result(core, session, message->id, LKI_STATUS_OK, lock);
 }
 
+bool lkd_lock_name_find(const struct lkd_core *core, const struct lkd_segment *segment,
+                        struct lki_bytes text, uint32_t *out_lock)
+{
+    const struct lkd_lock_name *name = find(core, segment, text);
+    if (name)
+        *out_lock = name->lock;
+    return name != NULL;
+}
+
 struct lki_bytes lkd_lock_name_at(const struct lkd_segment *segment, uint32_t lock)
 {
     const struct lkd_lock_name *name =

@@ -17,6 +17,10 @@ struct lkd_lock_name {
 void lkd_lock_name_request(struct lkd_core *core, struct lkd_attachment *main,
                            const struct lki_message *message);
 
+/* The lock of this name. False: none has it. */
+bool lkd_lock_name_find(const struct lkd_core *core, const struct lkd_segment *segment,
+                        struct lki_bytes text, uint32_t *out_lock);
+
 /* The name of a lock, empty if it has none. Borrowed from the segment. */
 struct lki_bytes lkd_lock_name_at(const struct lkd_segment *segment, uint32_t lock);
 

@@ -7,12 +7,14 @@
 
 #include "broker/core/attachment.h"
 #include "broker/core/charge.h"
+#include "broker/core/lease.h"
 #include "broker/core/parked.h"
 #include "broker/core/registry.h"
 #include "broker/core/reservation.h"
 #include "broker/core/rights.h"
 #include "broker/core/segment.h"
 #include "common/assert.h"
+#include "common/clock.h"
 #include "lockkeeper/lockkeeper.h"
 
 #define FLAGS_KNOWN                                                                                \
@@ -86,6 +88,25 @@ static bool check_counts(struct opening *opening)
     return true;
 }
 
+/* Whoever asks for a lease relies on it. */
+static bool check_lease(struct opening *opening)
+{
+    const struct lki_open *open = opening->open;
+
+    if (open->on_expiry > LK_EXPIRY_FENCE) {
+        refuse(opening, LKI_STATUS_INVALID, "on_expiry %u: use 0 report, 1 kill or 2 fence",
+               open->on_expiry);
+        return false;
+    }
+    if (open->on_expiry != LK_EXPIRY_REPORT && open->lease_ns == 0) {
+        refuse(
+            opening, LKI_STATUS_INVALID,
+            "on_expiry says what to do when a lease is over, and lease_ns is 0: none; give both");
+        return false;
+    }
+    return true;
+}
+
 static bool check_options(struct opening *opening)
 {
     const struct lki_open *open = opening->open;
@@ -100,7 +121,7 @@ static bool check_options(struct opening *opening)
                open->mode);
         return false;
     }
-    return check_counts(opening);
+    return check_lease(opening) && check_counts(opening);
 }
 
 /* The descriptor that came along. Only from those who could have read the file through the broker's
@@ -239,10 +260,13 @@ static void create(struct opening *opening)
         .uid = opening->name.kind == LKI_NAME_USER ? opening->name.id : session->uid,
         .gid = opening->name.kind == LKI_NAME_GROUP ? opening->name.id : session->gid,
         .mode = open->mode ? open->mode : MODE_DEFAULT,
-        .flags = open->flags & ~(uint32_t)(LK_CREATE | LK_CREATE_NEW | LK_READ_ONLY),
+        .flags =
+            open->flags & ~(uint32_t)(LK_CREATE | LK_CREATE_NEW | LK_READ_ONLY | LK_ACCEPT_KILL),
         .locks = open->locks ? open->locks : LKI_LOCKS_DEFAULT,
         .attachments_max = open->attachments_max ? open->attachments_max : LKI_ATTACHMENTS_DEFAULT,
         .patience_ns = patience_of(open->patience_ns),
+        .lease_ns = open->lease_ns,
+        .on_expiry = open->on_expiry,
     };
     if (!choose_size(opening, &wish) || !check_quota(opening, &wish))
         return;
@@ -318,6 +342,7 @@ static void attach(struct opening *opening, struct lkd_segment *segment, bool cr
         .read_only = read_only,
         .brokered = read_only || segment->flags & LK_STRICT,
         .creator = created,
+        .accepts_kill = opening->open->flags & LK_ACCEPT_KILL,
     };
     if (segment->slots_taken >= segment->attachments_max) {
         refuse(opening, LKI_STATUS_FULL,
@@ -393,6 +418,15 @@ static bool check_fit(struct opening *opening, const struct lkd_segment *segment
         refuse(opening, LKI_STATUS_INVALID,
                "it exists and is not strict: its members can write its locks; remove it first, or "
                "open it without LK_STRICT");
+        return false;
+    }
+    if (open->lease_ns != 0 &&
+        (open->lease_ns != segment->lease_ns || open->on_expiry != segment->on_expiry)) {
+        refuse(opening, LKI_STATUS_INVALID,
+               "it exists with a lease of %" PRIu64
+               " ms (0: none) and %s on expiry, as its creator "
+               "chose; open it with lease_ns 0, or remove it first",
+               segment->lease_ns / LKI_NS_PER_MS, lkd_lease_policy(segment->on_expiry));
         return false;
     }
     return true;

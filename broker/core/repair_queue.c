@@ -63,7 +63,9 @@ static void tell(struct lkd_core *core, const struct lkd_attachment *attachment)
             "pid %d (%s) %s while it held %u of the locks of '%s' to change data: the next holder "
             "of each is told",
             attachment->session->pid, attachment->session->command,
-            attachment->cause == LKI_CAUSE_EXITED ? "ended" : "closed its session or segment",
+            attachment->cause == LKI_CAUSE_EXITED   ? "ended"
+            : attachment->cause == LKI_CAUSE_FORCED ? "was ended"
+                                                    : "closed its session or segment",
             attachment->repair.damaged, name);
 }
 

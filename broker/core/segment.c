@@ -57,6 +57,8 @@ static void fill(struct lkd_segment *segment, const struct lkd_segment_wish *wis
     segment->locks = wish->locks;
     segment->attachments_max = wish->attachments_max;
     segment->patience_ns = wish->patience_ns;
+    segment->lease_ns = wish->lease_ns;
+    segment->on_expiry = wish->on_expiry;
     segment->data_bytes = wish->data_bytes;
     segment->data_bytes_max = wish->data_bytes_max;
     segment->file = wish->file;
@@ -124,6 +126,8 @@ static struct lkd_segment_wish wish_of(const struct lkd_segment_record *record, 
         .locks = record->locks,
         .attachments_max = record->attachments_max,
         .patience_ns = record->patience_ns,
+        .lease_ns = record->lease_ns,
+        .on_expiry = record->on_expiry,
         /* relaxed: written by a worker that has ended */
         .data_bytes = atomic_load_explicit(&record->data_bytes, memory_order_relaxed),
         .data_bytes_max = record->data_bytes_max,
@@ -215,6 +219,8 @@ static void record(struct lkd_core *core, struct lkd_segment *segment,
     record->locks = segment->locks;
     record->attachments_max = segment->attachments_max;
     record->patience_ns = segment->patience_ns;
+    record->lease_ns = segment->lease_ns;
+    record->on_expiry = segment->on_expiry;
     record->area_bytes = segment->spec.area_bytes;
     record->data_bytes_max = segment->data_bytes_max;
     record->file_device = segment->file_device;

@@ -15,6 +15,8 @@ struct lkd_segment_wish {
     uint32_t locks;
     uint32_t attachments_max;
     uint64_t patience_ns; /* as in the area */
+    uint64_t lease_ns;
+    uint32_t on_expiry;
     uint64_t data_bytes;
     uint64_t data_bytes_max;
     bool file;

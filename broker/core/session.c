@@ -9,6 +9,7 @@
 #include "broker/core/brokered_wait.h"
 #include "broker/core/charge.h"
 #include "broker/core/monitor.h"
+#include "broker/core/forced.h"
 #include "broker/core/parked.h"
 #include "broker/core/reservation.h"
 #include "common/assert.h"
@@ -44,6 +45,8 @@ static struct lkd_process *process_get(struct lkd_core *core, uint64_t number)
     process->number = number;
     lki_list_init(&process->sessions);
     lkd_effect_node_init(&process->check, LKD_EFFECT_CHECK_PROCESS);
+    lkd_effect_node_init(&process->signal, LKD_EFFECT_SIGNAL_PROCESS);
+    lkd_effect_node_init(&process->look, LKD_EFFECT_LOOK_AT_PROCESS);
     unsigned hash = lkd_hash(core->config.hash_seed, &number, sizeof(number));
     HASH_ADD_KEYPTR_BYHASHVALUE(by_number, core->processes, &process->number, sizeof(number), hash,
                                 process);
@@ -54,11 +57,18 @@ static struct lkd_process *process_get(struct lkd_core *core, uint64_t number)
     return process;
 }
 
+static void cancel_effects(struct lkd_process *process)
+{
+    lkd_effect_cancel(&process->check);
+    lkd_effect_cancel(&process->signal);
+    lkd_effect_cancel(&process->look);
+}
+
 static void process_free_unused(struct lkd_core *core, struct lkd_process *process)
 {
     if (!lki_list_is_empty(&process->sessions))
         return;
-    lkd_effect_cancel(&process->check);
+    cancel_effects(process);
     HASH_DELETE(by_number, core->processes, process);
     free(process);
 }
@@ -337,6 +347,7 @@ static void lose(struct lkd_core *core, struct lkd_session *session, uint64_t no
     if (!lki_list_is_empty(&session->attachments))
         lkd_monitor_session(core, LKI_EVENT_SESSION_LOST, session, farewell_of(session));
     lkd_parked_drop_session(core, session);
+    lkd_forced_drop_session(core, session);
     lkd_wait_drop_session(core, session, now_ns);
     forget_if_done(core, session);
 }
@@ -466,7 +477,7 @@ void lkd_core_process_ended(struct lkd_core *core, uint64_t number, uint64_t now
     if (!process || process->ended)
         return;
     process->ended = true;
-    lkd_effect_cancel(&process->check);
+    cancel_effects(process);
     tell_of_end(core, process);
     LKI_LIST_FOREACH_SAFE (node, &process->sessions) {
         struct lkd_session *session = LKI_LIST_ENTRY(node, struct lkd_session, of_process);

@@ -36,6 +36,11 @@ struct lkd_core {
     struct lki_list monitors;      /* who is told of events */
     uint64_t now_ns;               /* of the present event, for them */
     struct lkd_deadlines deadlines;
+    struct lki_list leases; /* in the order of their making */
+    struct lki_list forced; /* forced releases that wait for their end */
+    struct lkd_deadlines lease_deadlines;
+    uint32_t lease_count;
+    uint32_t forced_count;
     struct lkd_quota quota;
     char refusal[LKD_TEXT_BYTES_MAX]; /* why the last session was not admitted */
     bool successor;                   /* there is something to take over, or was */
@@ -58,6 +63,9 @@ struct lkd_process {
     uint64_t checked_ns; /* when CHECK_PROCESS was last asked for */
     struct lki_list sessions;
     struct lkd_effect_node check;
+    struct lkd_effect_node signal;
+    int signal_number; /* for that */
+    struct lkd_effect_node look;
     UT_hash_handle by_number;
 };
 
@@ -116,6 +124,13 @@ enum lkd_attachment_state {
     LKD_ATTACHMENT_ENDED, /* its slot is given back; a main waits for its extras */
 };
 
+/* A brokered hold that was taken away, until its session has been told. */
+#define LKD_FENCED_MAX 4u /* of one attachment and its extras; older ones are just not held */
+struct lkd_fenced {
+    uint32_t attachment; /* id; 0: none */
+    uint32_t lock;
+};
+
 struct lkd_attachment_key {
     uint64_t session;
     uint64_t segment;
@@ -137,6 +152,7 @@ struct lkd_attachment {
     bool brokered;
     bool read_only;
     bool creator;
+    bool accepts_kill; /* of a main */
     uint64_t opened_ns;
     uint64_t asked_ns;     /* when it last asked about the readers of a lock */
     uint64_t refused_wait; /* the wait fact that was refused as a deadlock: no edge any more */
@@ -161,6 +177,10 @@ struct lkd_attachment {
     uint32_t granted_lock;
     bool granted_to_exit;
     uint64_t granted_ns;
+
+    struct lki_list leases; /* on what it holds */
+    struct lkd_fenced
+        fenced[LKD_FENCED_MAX]; /* of a main: holds that were taken away, newest first */
 
     /* The end. */
     struct lki_list of_repairs;
@@ -210,6 +230,8 @@ struct lkd_segment {
     uint32_t locks;
     uint32_t attachments_max;
     uint64_t patience_ns;
+    uint64_t lease_ns;  /* 0: none */
+    uint32_t on_expiry; /* enum lk_on_expiry */
     uint64_t file_device;
     uint64_t file_inode;
     uint64_t data_bytes;

@@ -31,6 +31,8 @@ struct lkd_daemon_options {
     uint64_t idle_exit_ms;         /* 0: never */
     struct lkd_limits limits;      /* what all users share; 0: the default */
     const struct lkd_names *names; /* PATH.names; borrowed */
+    uint64_t grace_ms;             /* 0: the core's default */
+    uint64_t debugger_grace_ms;
     int ready_fd; /* one byte is written here when listening, then it is closed; -1: none */
     /* As often the keeper is told that the loop turns, for a watchdog. 0: never. */
     uint64_t alive_interval_ms;
@@ -58,6 +60,8 @@ struct lkd_daemon {
     int unread_fd;
 
     /* loop.c: time and work of the core */
+    uv_poll_t keeper; /* answers of the keeper */
+    bool keeper_open;
     uv_poll_t timer;
     bool timer_open;
     int timer_fd;
@@ -109,6 +113,9 @@ void lkd_effect_carry_out(struct lkd_daemon *daemon, const struct lkd_effect *ef
 /* Maps a segment that an earlier worker left, and gives it to the core. Returns 0 or -errno.
  * (effects.c) */
 int lkd_effects_adopt_segment(struct lkd_daemon *daemon, const struct lkd_left_segment *left);
+
+/* What the keeper sent back has come. (effects.c) */
+void lkd_daemon_hear_keeper(struct lkd_daemon *daemon);
 
 /* Gives every segment's memory back. (effects.c) */
 void lkd_effects_deinit(struct lkd_daemon *daemon);

@@ -289,6 +289,27 @@ static void disconnect(struct lkd_daemon *daemon, const struct lkd_effect *effec
     lkd_connection_close(connection);
 }
 
+/* The keeper alone may send signals; its answer comes later, see lkd_daemon_hear_keeper(). */
+static void signal_process(struct lkd_daemon *daemon, const struct lkd_effect *effect)
+{
+    int pidfd = lkd_processes_pidfd(&daemon->processes, effect->process);
+    if (pidfd >= 0 &&
+        lkd_worker_request_signal(daemon->options.start, pidfd, effect->signal, effect->process))
+        return;
+    lkd_core_process_signaled(daemon->core, effect->process, effect->signal,
+                              pidfd < 0 ? pidfd : -EAGAIN, lki_clock_now_ns());
+}
+
+void lkd_daemon_hear_keeper(struct lkd_daemon *daemon)
+{
+    struct lkd_request answer;
+    while (lkd_worker_answer(daemon->options.start, &answer))
+        if (answer.kind == LKD_REQUEST_SIGNAL)
+            lkd_core_process_signaled(daemon->core, answer.process, answer.value, answer.result,
+                                      lki_clock_now_ns());
+    lkd_daemon_settle(daemon);
+}
+
 void lkd_effect_carry_out(struct lkd_daemon *daemon, const struct lkd_effect *effect)
 {
     switch (effect->kind) {
@@ -314,6 +335,14 @@ void lkd_effect_carry_out(struct lkd_daemon *daemon, const struct lkd_effect *ef
         break;
     case LKD_EFFECT_CHECK_PROCESS:
         lkd_processes_check(&daemon->processes, effect->process);
+        break;
+    case LKD_EFFECT_SIGNAL_PROCESS:
+        signal_process(daemon, effect);
+        break;
+    case LKD_EFFECT_LOOK_AT_PROCESS:
+        lkd_core_process_looked(daemon->core, effect->process,
+                                lkd_processes_state(&daemon->processes, effect->process),
+                                lki_clock_now_ns());
         break;
     case LKD_EFFECT_FORGET_SESSION:
         lkd_link_forget(daemon, effect->session);

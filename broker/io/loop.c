@@ -190,11 +190,20 @@ static int make_core(struct lkd_daemon *daemon)
         .socket_path = daemon->instance->path,
         .limits = daemon->options.limits,
         .ledger = daemon->options.start->ledger,
+        .grace_ns = daemon->options.grace_ms * LKI_NS_PER_MS,
+        .traced_grace_ns = daemon->options.debugger_grace_ms * LKI_NS_PER_MS,
     };
     /* A few bytes are there at once or not at all: this cannot be interrupted half-way. */
     if (getrandom(&config.hash_seed, sizeof(config.hash_seed), 0) != sizeof(config.hash_seed))
         return -EIO;
     return lkd_core_new(&config, &daemon->core);
+}
+
+static void on_keeper(uv_poll_t *handle, int status, int events)
+{
+    (void)status;
+    (void)events;
+    lkd_daemon_hear_keeper(handle->data);
 }
 
 static int make_handles(struct lkd_daemon *daemon)
@@ -222,6 +231,14 @@ static int make_handles(struct lkd_daemon *daemon)
             return r;
     }
     r = lkd_unread_open(daemon);
+    if (r < 0)
+        return r;
+    r = uv_poll_init(&daemon->loop, &daemon->keeper, daemon->options.start->request_fd);
+    if (r < 0)
+        return r;
+    daemon->keeper_open = true;
+    daemon->keeper.data = daemon;
+    r = uv_poll_start(&daemon->keeper, UV_READABLE, on_keeper);
     if (r < 0)
         return r;
     daemon->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
@@ -302,6 +319,8 @@ static void close_handles(struct lkd_daemon *daemon)
     for (size_t i = 0; i < LKI_ARRAY_LENGTH(stop_signals); i++)
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
     lkd_unread_close(daemon);
+    if (daemon->keeper_open)
+        uv_close((uv_handle_t *)&daemon->keeper, NULL);
     if (daemon->timer_open)
         uv_close((uv_handle_t *)&daemon->timer, NULL);
 }

@@ -158,3 +158,35 @@ enum lkd_proc_life lkd_proc_life(int32_t pid)
     closedir(tasks);
     return life;
 }
+
+enum lkd_process_state lkd_proc_state(int32_t pid)
+{
+    char path[300];
+    (void)snprintf(path, sizeof(path), "/proc/%" PRId32 "/task", pid);
+    DIR *tasks = opendir(path);
+    if (tasks == NULL)
+        return LKD_PROCESS_RUNS;
+    bool all_stopped = true;
+    bool uninterruptible = false;
+    bool traced = false;
+    uint32_t count = 0;
+    for (const struct dirent *entry;
+         !traced && count < TASKS_MAX && (entry = readdir(tasks)) != NULL;) {
+        struct task_stat task;
+        if (entry->d_name[0] == '.')
+            continue;
+        (void)snprintf(path, sizeof(path), "%s/stat", entry->d_name);
+        if (read_stat(dirfd(tasks), path, &task) < 0)
+            continue;
+        count++;
+        traced = task.state == 't'; /* a tracing stop: there is a tracer, and it holds the task */
+        uninterruptible = uninterruptible || task.state == 'D';
+        all_stopped = all_stopped && task.state == 'T';
+    }
+    closedir(tasks);
+    if (traced)
+        return LKD_PROCESS_TRACED;
+    if (uninterruptible)
+        return LKD_PROCESS_UNINTERRUPTIBLE;
+    return all_stopped && count > 0 ? LKD_PROCESS_STOPPED : LKD_PROCESS_RUNS;
+}

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "broker/core/core.h"
+
 /* When the process started, in ticks since boot. Errors: -ESRCH; -EPROTO (/proc looks different);
  * -EMFILE, -EACCES, ... */
 int lkd_proc_start_time(int32_t pid, uint64_t *out_ticks);
@@ -24,3 +26,8 @@ enum lkd_proc_life {
 /* Looks at every task of the process. The answer EXITING is certain as long as pid still means the
  * same process after the call, which the caller checks with a pidfd. */
 enum lkd_proc_life lkd_proc_life(int32_t pid);
+
+/* What its tasks do: TRACED if a debugger has stopped one, UNINTERRUPTIBLE if one waits in the
+ * kernel for something that no signal ends, STOPPED if all are stopped. RUNS where it cannot be
+ * told, as of a process with very many tasks. */
+enum lkd_process_state lkd_proc_state(int32_t pid);

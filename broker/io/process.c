@@ -5,6 +5,8 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define HASH_NONFATAL_OOM 1 /* the default ends the daemon */
 #define uthash_nonfatal_oom(element) ((element)->hashed = false)
@@ -221,11 +223,33 @@ uint64_t lkd_watched_number(const struct lkd_watched *process)
     return process->number;
 }
 
-void lkd_processes_check(struct lkd_processes *processes, uint64_t number)
+/* The process of this number if it has not ended, else NULL. */
+static struct lkd_watched *find_living(const struct lkd_processes *processes, uint64_t number)
 {
     struct lkd_watched *process = NULL;
     HASH_FIND(by_number, processes->by_number, &number, sizeof(number), process);
-    if (process == NULL || process->ended)
+    return process == NULL || process->ended ? NULL : process;
+}
+
+int lkd_processes_pidfd(const struct lkd_processes *processes, uint64_t number)
+{
+    const struct lkd_watched *process = find_living(processes, number);
+    return process == NULL ? -ESRCH : process->pidfd;
+}
+
+enum lkd_process_state lkd_processes_state(struct lkd_processes *processes, uint64_t number)
+{
+    const struct lkd_watched *process = find_living(processes, number);
+    if (process == NULL)
+        return LKD_PROCESS_RUNS;
+    enum lkd_process_state state = lkd_proc_state(process->pid);
+    return is_unreaped(process) ? state : LKD_PROCESS_RUNS; /* else it may be another one's */
+}
+
+void lkd_processes_check(struct lkd_processes *processes, uint64_t number)
+{
+    struct lkd_watched *process = find_living(processes, number);
+    if (process == NULL)
         return;
     if (uv_is_active((uv_handle_t *)&process->next_look)) {
         /* A look that is under way answers this question too; a large one is looked at for longer.

@@ -10,6 +10,7 @@
 
 #include <uv.h>
 
+#include "broker/core/core.h"
 #include "broker/io/peer.h"
 
 struct lkd_watched; /* opaque: from lkd_processes_get() to lkd_watched_unref() */
@@ -59,3 +60,9 @@ uint64_t lkd_watched_number(const struct lkd_watched *process);
  * does not wait, and every 3 ms from then on for the time of a waiter's nap if it is so large that
  * its pidfd would come late. */
 void lkd_processes_check(struct lkd_processes *processes, uint64_t number);
+
+/* Its pidfd, borrowed; -ESRCH: it is not known, or has ended. */
+int lkd_processes_pidfd(const struct lkd_processes *processes, uint64_t number);
+
+/* What the process does; RUNS where it cannot be told. */
+enum lkd_process_state lkd_processes_state(struct lkd_processes *processes, uint64_t number);

@@ -10,16 +10,30 @@
 
 #define REOPEN_MS 5000
 
+static bool put(const struct lkd_worker_start *start, const struct lkd_request *request)
+{
+    return send(start->request_fd, request, sizeof(*request), MSG_DONTWAIT | MSG_NOSIGNAL) ==
+           sizeof(*request);
+}
+
 static bool ask(const struct lkd_worker_start *start, enum lkd_request_kind kind, int fd, int value)
 {
     const struct lkd_request request = {.kind = (int32_t)kind, .fd = fd, .value = value};
-    return send(start->request_fd, &request, sizeof(request), MSG_DONTWAIT | MSG_NOSIGNAL) ==
-           sizeof(request);
+    return put(start, &request);
 }
 
-bool lkd_worker_request_signal(const struct lkd_worker_start *start, int pidfd, int signal)
+bool lkd_worker_request_signal(const struct lkd_worker_start *start, int pidfd, int signal,
+                               uint64_t process)
 {
-    return ask(start, LKD_REQUEST_SIGNAL, pidfd, signal);
+    const struct lkd_request request = {
+        .kind = LKD_REQUEST_SIGNAL, .fd = pidfd, .value = signal, .process = process};
+    return put(start, &request);
+}
+
+bool lkd_worker_answer(const struct lkd_worker_start *start, struct lkd_request *out_request)
+{
+    return recv(start->request_fd, out_request, sizeof(*out_request), MSG_DONTWAIT) ==
+           sizeof(*out_request);
 }
 
 bool lkd_worker_tell(const struct lkd_worker_start *start, enum lkd_request_kind kind)

@@ -19,7 +19,8 @@ struct lkd_worker_start {
 };
 
 enum lkd_request_kind {                        /* stored as int32_t */
-                        LKD_REQUEST_SIGNAL,    /* value to the process of the pidfd `fd` */
+                        LKD_REQUEST_SIGNAL,    /* value to the process of the pidfd `fd`; comes back
+                                                * with the result */
                         LKD_REQUEST_READ_ONLY, /* opens the file of `fd` anew, to be read only;
                                                 * its number, or -errno, goes to `value`, a socket,
                                                 * as an int32_t */
@@ -32,13 +33,19 @@ struct lkd_request { /* one datagram */
     int32_t kind;
     int32_t fd;
     int32_t value;
+    int32_t result;
+    uint64_t process; /* the worker's number for it, to know it by */
 };
 
 /* SERVING, ALIVE, or CLOSE: from there on nobody finds us, and another daemon may take the path. */
 bool lkd_worker_tell(const struct lkd_worker_start *start, enum lkd_request_kind kind);
 
 /* None of these blocks but the last. False: the keeper could not be asked. */
-bool lkd_worker_request_signal(const struct lkd_worker_start *start, int pidfd, int signal);
+bool lkd_worker_request_signal(const struct lkd_worker_start *start, int pidfd, int signal,
+                               uint64_t process);
+
+/* Takes what the keeper sent back; false: nothing yet. */
+bool lkd_worker_answer(const struct lkd_worker_start *start, struct lkd_request *out_request);
 
 /* A descriptor of the same file that cannot write, or -errno: also -ETIMEDOUT, after 5 s. For helper
  * threads: opening may take a file system long. */

@@ -269,13 +269,19 @@ static void close_service(struct lkd_keeper *keeper)
     keeper->closed = true;
 }
 
+static void send_signal(const struct lkd_keeper *keeper, const struct lkd_request *request)
+{
+    struct lkd_request answer = *request;
+    answer.result = pidfd_send_signal(request->fd, request->value, NULL, 0) < 0 ? -errno : 0;
+    (void)send(keeper->requests[0], &answer, sizeof(answer), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 static void serve_request(struct lkd_keeper *keeper, const struct lkd_request *request)
 {
     int32_t reopened;
     switch ((enum lkd_request_kind)request->kind) {
     case LKD_REQUEST_SIGNAL:
-        /* Ended meanwhile: then there is nothing to be done, and its pidfd tells the worker. */
-        (void)pidfd_send_signal(request->fd, request->value, NULL, 0);
+        send_signal(keeper, request);
         break;
     case LKD_REQUEST_READ_ONLY:
         reopened = reopen_read_only(request->fd);

@@ -50,6 +50,7 @@ int lki_cli_run(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_ls(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_why(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_where(struct lki_cli *cli, int argc, char **argv);
+int lki_cli_release(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_graph(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_doctor(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_monitor(struct lki_cli *cli, int argc, char **argv);

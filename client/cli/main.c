@@ -13,6 +13,7 @@ static const struct lki_cli_command commands[] = {
     {"graph", "print who waits for whom", lki_cli_graph},
     {"doctor", "look for what is wrong, and say what to do", lki_cli_doctor},
     {"monitor", "print what happens at the broker", lki_cli_monitor},
+    {"release", "end whoever holds a lock, by force", lki_cli_release},
     {"seg", "create, list, inspect and remove segments", lki_cli_seg},
     {NULL, NULL, NULL},
 };
@@ -27,7 +28,7 @@ static const char *make_help(void)
                         "\n"
                         "COMMANDS\n");
     for (const struct lki_cli_command *command = commands; command->name; command++)
-        used += snprintf(text + used, sizeof(text) - (size_t)used, "  %-7s %s\n", command->name,
+        used += snprintf(text + used, sizeof(text) - (size_t)used, "  %-8s %s\n", command->name,
                          command->summary);
     snprintf(text + used, sizeof(text) - (size_t)used,
              "\n"

@@ -87,7 +87,10 @@ static void warn_owner_died(const struct lki_run_lock *wanted, struct lk_segment
     lki_cli_complain(
         "%s: warning: %s[%" PRId32 "] (%s) held it and %s; %s", wanted->label,
         *recovery.command ? recovery.command : "?", recovery.pid, lki_text_user(recovery.uid).text,
-        recovery.cause == LK_CAUSE_CLOSED ? "let go without unlocking" : "died inside",
+        recovery.cause == LK_CAUSE_CLOSED   ? "let go without unlocking"
+        : recovery.cause == LK_CAUSE_FENCED ? "lost it when its lease was over; it may still write"
+        : recovery.cause == LK_CAUSE_FORCED ? "was ended inside"
+                                            : "died inside",
         lk_segment_size(segment) == 0 ? "running all the same"
                                       : "its data may be torn, and the next holder is told too");
 }

@@ -66,7 +66,7 @@ enum {
     LK_RESERVE = 1u << 5,     /* allocate now: lack of memory is -ENOSPC here, not a signal later */
     LK_INHERIT = 1u << 6,     /* a forked child keeps the data maps (never the locks) */
     LK_GUARD = 1u << 7,       /* file segments: truncation under the map is -EIO, not SIGBUS */
-    LK_ACCEPT_KILL = 1u << 8, /* reserved for leases */
+    LK_ACCEPT_KILL = 1u << 8, /* this process may be ended when it holds too long: see lease_ns */
     LK_UNPUBLISHED = 1u << 9, /* created: openers get -EAGAIN until lk_segment_publish() */
 };
 
@@ -90,16 +90,38 @@ struct lk_segment_options {
     uint32_t mode;            /* permission bits as for a file; 0: 0600 */
     uint32_t flags;           /* LK_CREATE and so on */
     uint64_t patience_ns;     /* a waiter older than this gets the next turn; 0: 500 us */
-    uint64_t lease_ns;        /* reserved for leases: 0, else -EINVAL */
-    uint32_t on_expiry;       /* reserved for leases: 0, else -EINVAL */
+    uint64_t lease_ns;        /* of the creator: how long a lock may be held on while somebody waits
+                                 for it; 0: for ever. See enum lk_on_expiry */
+    uint32_t on_expiry;       /* enum lk_on_expiry; without lease_ns only LK_EXPIRY_REPORT */
     uint32_t reserved;
+};
+
+/* What the broker does when a lease is over. The clock starts when a waiter has waited for 1 ms and
+ * complains about this very hold (owner and token): who is in nobody's way is left alone, and
+ * taking a lock costs nothing more. If nobody waits any more when the time is over, nothing is
+ * done. The lease belongs to the segment; who opens it and asks for another one gets -EINVAL.
+ * Source: fencing tokens guard only what checks them, and mapped memory checks nothing: so only an
+ * end of the process makes sure that it does not write any more. */
+enum lk_on_expiry {
+    LK_EXPIRY_REPORT = 0, /* a line in the broker's log, once per hold */
+    LK_EXPIRY_KILL = 1,   /* the holder's process is ended: SIGTERM, 2 s (60 s while a debugger has
+                             stopped it), SIGKILL; the lock is handed on when it can run no more.
+                             Only a process that opened the segment with LK_ACCEPT_KILL, or one of
+                             the same user as who waits, or any in an LK_STRICT segment; others are
+                             reported. One that cannot die yet is reported, never granted over */
+    LK_EXPIRY_FENCE = 2,  /* the hold is taken away, if the broker holds it for the session
+                             (LK_STRICT, LK_READ_ONLY, asynchronous); others are reported. The next
+                             holder gets LK_ACQUIRED_OWNER_DIED with LK_CAUSE_FENCED and a higher
+                             token; releasing is -ESTALE. NOT SAFE for mapped data: the process
+                             lives and may still write. For stores that compare tokens */
 };
 
 enum lk_recovery_cause {
     LK_CAUSE_NONE = 0,
     LK_CAUSE_EXITED = 1, /* the process ended, by exit or by a signal */
     LK_CAUSE_CLOSED = 2, /* the session was closed while holding */
-    LK_CAUSE_FORCED = 3, /* reserved for forced releases */
+    LK_CAUSE_FORCED = 3, /* the broker ended the process: a lease, or lockkeeper release --force */
+    LK_CAUSE_FENCED = 4, /* taken from a process that lives, and MAY STILL WRITE: LK_EXPIRY_FENCE */
 };
 
 /* What the last recovery of a lock found. */
@@ -182,8 +204,8 @@ LK_API int lk_session_dispatch(struct lk_session *session);
  * @options: NULL: attach only
  * Returns:  0 attached, LK_CREATED created. Twice by one session: the same handle, counted, with
  *           the rights and flags of the first time
- * Errors:   -ENOENT, -EEXIST, -EACCES, -EINVAL (name, mode, or a size that an existing segment does
- *           not have), -EFBIG (beyond the bounds), -EAGAIN (not yet published), -ENOSPC, -EDQUOT,
+ * Errors:   -ENOENT, -EEXIST, -EACCES, -EINVAL (name, mode, or a size or lease that an existing
+ *           segment does not have), -EFBIG (beyond the bounds), -EAGAIN (not yet published), -ENOSPC, -EDQUOT,
  *           -EMFILE (nothing was opened), -EUSERS (all attachments taken), -ECONNRESET, -EPROTO,
  *           -ENOMEM, -ESTALE
  */
@@ -306,7 +328,8 @@ LK_API int lk_lock_cancel(struct lk_lock *lock);
 /**
  * Releases a lock.
  * Returns: 0
- * Errors:  -EPERM (this session does not hold it; nothing is changed), -ESTALE, -EINVAL;
+ * Errors:  -EPERM (this session does not hold it; nothing is changed), -ESTALE (also: its lease was
+ *          over and the hold was taken away, LK_EXPIRY_FENCE), -EINVAL;
  *          -ECONNRESET (granted by a broker that is gone). -EIO: released, but the guarded file was
  *          truncated, so what was written under the lock may be lost
  */

@@ -45,7 +45,8 @@ static void give_up(void)
     running = NULL;
 }
 
-static void run_daemon(const struct test_broker *broker, pid_t parent)
+static void run_daemon(const struct test_broker *broker, pid_t parent, const char *option,
+                       const char *value)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
@@ -55,7 +56,7 @@ static void run_daemon(const struct test_broker *broker, pid_t parent)
         _exit(1);
     /* Not the pipes and sockets of whoever runs the test: it waits for their ends. */
     close_range(3, ~0u, 0);
-    execl(LK_DAEMON, "lockkeeperd", "--socket", broker->socket_path, (char *)NULL);
+    execl(LK_DAEMON, "lockkeeperd", "--socket", broker->socket_path, option, value, (char *)NULL);
     perror(LK_DAEMON);
     _exit(1);
 }
@@ -71,6 +72,11 @@ static bool answers(const char *socket_path)
 
 void test_broker_start(struct test_broker *broker)
 {
+    test_broker_start_with(broker, NULL, NULL);
+}
+
+void test_broker_start_with(struct test_broker *broker, const char *option, const char *value)
+{
     test_check(!running, "one broker per process");
     *broker = (struct test_broker){.directory = "/tmp/lk-test-XXXXXX"};
     test_check(mkdtemp(broker->directory) != NULL, "mkdtemp");
@@ -82,7 +88,7 @@ void test_broker_start(struct test_broker *broker)
     broker->pid = fork();
     test_check(broker->pid >= 0, "fork");
     if (broker->pid == 0)
-        run_daemon(broker, parent);
+        run_daemon(broker, parent, option, value);
     running = broker;
     test_on_fail(give_up);
 
@@ -129,6 +135,29 @@ pid_t test_broker_worker(const struct test_broker *broker)
             return worker;
         test_check(lki_clock_now_ns() < deadline_ns, "the broker has no worker");
         test_sleep_ns(LKI_NS_PER_MS);
+    }
+}
+
+bool test_broker_logged(const struct test_broker *broker, const char *text)
+{
+    FILE *log = fopen(broker->log_path, "re");
+    char line[1024];
+    bool found = false;
+    if (!log)
+        return false;
+    while (!found && fgets(line, sizeof(line), log))
+        found = strstr(line, text) != NULL;
+    fclose(log);
+    return found;
+}
+
+void test_broker_await_log(const struct test_broker *broker, const char *text)
+{
+    uint64_t deadline_ns = lki_clock_now_ns() + 30 * LKI_NS_PER_S;
+    /* Nobody announces a line of a log; so this looks again and again. */
+    while (!test_broker_logged(broker, text)) {
+        test_check(lki_clock_now_ns() < deadline_ns, "the broker never logged '%s'", text);
+        test_sleep_ns(2 * LKI_NS_PER_MS);
     }
 }
 

@@ -3,6 +3,7 @@
  * by the kernel if the test ends without stopping it. One per process at a time. */
 #pragma once
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 struct test_broker {
@@ -14,6 +15,13 @@ struct test_broker {
 
 /* Returns when it answers. Aborts if it does not within 10 s. */
 void test_broker_start(struct test_broker *broker);
+
+/* The same with one more argument or two; value may be NULL. */
+void test_broker_start_with(struct test_broker *broker, const char *option, const char *value);
+
+/* Whether the log has this text by now; and waits until it has (30 s, then aborts). */
+bool test_broker_logged(const struct test_broker *broker, const char *text);
+void test_broker_await_log(const struct test_broker *broker, const char *text);
 
 /* Ends it by SIGTERM, checks that it exits with 0 and leaves no socket, and removes the directory.
  */

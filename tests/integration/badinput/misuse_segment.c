@@ -117,7 +117,10 @@ WISH(max_below_size, "new", .size_bytes = 8192, .size_max_bytes = 4096)
 WISH(max_without_size, "new", .size_max_bytes = 4096)
 WISH(too_many_locks, "new", .locks = (1u << 20) + 1)
 WISH(too_many_attachments, "new", .attachments_max = 16385)
-WISH(lease, "new", .lease_ns = 1)
+WISH(expiry_unknown, "new", .lease_ns = 1, .on_expiry = 3)
+WISH(expiry_without_lease, "new", .on_expiry = LK_EXPIRY_KILL)
+WISH(reserved_set, "new", .reserved = 1)
+WISH(lease_behind, "scene", .lease_ns = 5000000, .on_expiry = LK_EXPIRY_KILL)
 WISH(reserve_too_much, "new", .size_bytes = UINT64_C(1) << 45, .flags = LK_CREATE | LK_RESERVE)
 WISH(create_read_only, "new", .size_bytes = 4096, .flags = LK_CREATE | LK_READ_ONLY)
 WISH(create_twice, "scene", .flags = LK_CREATE_NEW)
@@ -356,7 +359,10 @@ const struct misuse misuse_of_segments[] = {
     {"open-max-without-size", max_without_size, -EINVAL},
     {"open-locks", too_many_locks, -EFBIG},
     {"open-attachments", too_many_attachments, -EFBIG},
-    {"open-lease", lease, -EINVAL},
+    {"open-expiry", expiry_unknown, -EINVAL},
+    {"open-expiry-without-lease", expiry_without_lease, -EINVAL},
+    {"open-reserved", reserved_set, -EINVAL},
+    {"open-lease-behind", lease_behind, -EINVAL},
     {"open-reserve", reserve_too_much, -ENOSPC},
     {"open-create-read-only", create_read_only, -EINVAL},
     {"open-exists", create_twice, -EEXIST},

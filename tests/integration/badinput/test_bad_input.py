@@ -200,6 +200,21 @@ class CommandLine(BrokerTest):
         finally:
             os.chmod(self.socket, 0o600)
 
+    def case_release_without_force(self):
+        self.hold("tight")
+        return self.lk("release", "tight")
+
+    def case_release_without_reason(self):
+        return self.lk("release", "--force", "tight")
+
+    def case_release_unknown(self):
+        return self.lk("release", "--force", "missing", "--reason", "it hangs")
+
+    def case_release_beyond(self):
+        self.lk("seg", "create", "small")
+        self.addCleanup(self.lk, "seg", "rm", "small")
+        return self.lk("release", "--force", "small#16", "--reason", "it hangs")
+
     def case_cannot_execute(self):
         return self.lk("run", "a", "/nonexistent")
 

@@ -18,7 +18,7 @@ ALLOWED = [
     # the engine, and the pure functions of proto and common
     r"lki_area_\w+|lki_attachment_open|lki_lock_\w+|lki_party_\w+|lki_repair_\w+|lki_wait_\w+",
     r"lki_wake_waiters|lki_step_hook",
-    r"lki_name_\w+|lki_status_\w+|lki_assert_failed",
+    r"lki_name_\w+|lki_status_\w+|lki_printable|lki_assert_failed",
     # what compilers and sanitizers put in
     r"__stack_chk_fail|_GLOBAL_OFFSET_TABLE_",
     r"__(a|ub|t)san_\w+|__gcov_\w+|__llvm_\w+|__sanitizer_\w+|__sancov_\w+",

@@ -3,6 +3,8 @@
  * die, and nothing may be left. With LK_SEED=n in the environment that seed alone is run. */
 #include "world.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,7 +88,13 @@ static void open_one(uint64_t session)
         LK_READ_ONLY,
         LK_CREATE_NEW | LK_UNPUBLISHED | LK_KEEP,
     };
-    struct lki_message message = open_message(names[below(NAMES)], flags[below(7)]);
+    uint32_t which = below(NAMES);
+    struct lki_message message =
+        open_message(names[which], flags[below(7)] | (below(2) ? LK_ACCEPT_KILL : 0));
+    if (which > 0) { /* one name for each policy, and one without a lease */
+        message.as.open.lease_ns = 5 * LKI_NS_PER_MS;
+        message.as.open.on_expiry = which - 1;
+    }
     message.as.open.locks = LOCKS;
     message.as.open.attachments_max = 8;
     message.as.open.mode = 0666;
@@ -145,7 +153,7 @@ static void message_one(struct member *member, bool scribbles)
 {
     uint64_t session = member->session;
     uint32_t segment = segments[below(64)];
-    switch (below(20)) {
+    switch (below(21)) {
     case 0:
     case 1:
     case 2:
@@ -198,6 +206,9 @@ static void message_one(struct member *member, bool scribbles)
         if (below(4) == 0)
             request_goodbye(session);
         break;
+    case 20:
+        request_force(session, below(2) ? "x" : "~1000/y", below(LOCKS), "at random");
+        break;
     case 19:
         if (scribbles)
             scribble(segment);
@@ -244,6 +255,11 @@ static void step(bool scribbles)
     } else if (what < 88) {
         world.now_ns += below(20) * LKI_NS_PER_MS;
         tick();
+    } else if (what < 89) {
+        looked(process_numbers[below(PROCESSES)], (enum lkd_process_state)below(4));
+    } else if (what < 90) {
+        signaled(process_numbers[below(PROCESSES)], below(2) ? SIGTERM : SIGKILL,
+                 below(2) ? 0 : -EPERM);
     } else if (what < 92) {
         answer_driver(to_make, &make_count, made);
     } else if (what < 95) {

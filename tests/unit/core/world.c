@@ -284,6 +284,22 @@ void end_process(uint64_t process)
     drain();
 }
 
+void signaled(uint64_t process, int signal, int result)
+{
+    world.in_core = true;
+    lkd_core_process_signaled(world.core, process, signal, result, world.now_ns);
+    world.in_core = false;
+    drain();
+}
+
+void looked(uint64_t process, enum lkd_process_state state)
+{
+    world.in_core = true;
+    lkd_core_process_looked(world.core, process, state, world.now_ns);
+    world.in_core = false;
+    drain();
+}
+
 void tick_slice(uint32_t locks)
 {
     world.in_core = true;
@@ -401,8 +417,23 @@ uint64_t request_cancel(uint64_t session, uint64_t request)
 
 uint64_t request_ask(uint64_t session, uint32_t segment, uint32_t lock, uint32_t owner)
 {
+    return request_complain(session, segment, lock, owner, 0);
+}
+
+uint64_t request_complain(uint64_t session, uint32_t segment, uint32_t lock, uint32_t owner,
+                          uint64_t sequence)
+{
     return send_message(session, (struct lki_message){.type = LKI_REQUEST_ASK,
-                                                      .as.ask = {segment, lock, owner, 0}});
+                                                      .as.ask = {segment, lock, owner, sequence}});
+}
+
+uint64_t request_force(uint64_t session, const char *name, uint32_t lock, const char *reason)
+{
+    return send_message(session,
+                        (struct lki_message){.type = LKI_REQUEST_FORCE_RELEASE,
+                                             .as.force_release = {.name = bytes_of(name),
+                                                                  .lock = lock,
+                                                                  .reason = bytes_of(reason)}});
 }
 
 uint64_t request_holder(uint64_t session, uint32_t segment, uint32_t lock)

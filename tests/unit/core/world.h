@@ -61,6 +61,8 @@ uint64_t send_offer(uint64_t session, struct lki_message message, const struct l
 void lose(uint64_t session);
 void drop(uint64_t session, const char *reason);
 void end_process(uint64_t process);
+void signaled(uint64_t process, int signal, int result);
+void looked(uint64_t process, enum lkd_process_state state);
 void tick(void); /* at world.now_ns, large slices */
 void tick_slice(uint32_t locks);
 void pass(uint64_t ns); /* moves time; ticks whenever the core wants to until then */
@@ -83,6 +85,9 @@ uint64_t request_hold(uint64_t session, enum lki_message_type type, uint32_t seg
                       uint32_t attachment);
 uint64_t request_cancel(uint64_t session, uint64_t request);
 uint64_t request_ask(uint64_t session, uint32_t segment, uint32_t lock, uint32_t owner);
+uint64_t request_complain(uint64_t session, uint32_t segment, uint32_t lock, uint32_t owner,
+                          uint64_t sequence);
+uint64_t request_force(uint64_t session, const char *name, uint32_t lock, const char *reason);
 uint64_t request_holder(uint64_t session, uint32_t segment, uint32_t lock);
 uint64_t request_list(uint64_t session, uint32_t what, const char *name, uint64_t cursor);
 uint64_t request_goodbye(uint64_t session);

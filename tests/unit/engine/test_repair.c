@@ -387,3 +387,44 @@ Test(repair, a_wake_says_whether_the_broker_drives_the_sleeper)
     lki_lock_release(&releaser, lock);
     cr_expect(last_brokered);
 }
+
+/* --- one hold of a living owner --- */
+
+Test(repair, a_hold_taken_away_looks_like_a_death_and_its_owner_lives_on)
+{
+    const uint32_t other = 5;
+    memset(wakes, 0, sizeof(wakes));
+    take(ANNA, X);
+    uint64_t inside = sequence();
+    cr_assert(eq(int, lki_lock_try(party(ANNA), other, X, LKI_HOLD_DATA), LKI_TAKEN));
+    queue_up(BERT, X);
+
+    cr_assert(lki_repair_hold(&area, party(ANNA)->id, lock, &death, count_wake, NULL));
+    cr_expect(eq(u32, word(), LKI_READ | LKI_PARKED | LKI_FAIR | LKI_DIED));
+    cr_expect(eq(u64, sequence(), inside), "the evidence stays");
+    cr_expect(eq(uint, wakes[party(BERT)->id & LKI_SLOT_MASK], 1));
+    cr_expect(eq(u32, area.cold[lock].recovery_cause, death.cause));
+    cr_expect(eq(u64, area.cold[lock].recovery_token, inside));
+
+    cr_expect(eq(int, release(ANNA), LKI_NOT_HELD));
+    cr_expect(eq(int, lki_lock_held_by(party(ANNA), other), X), "it keeps the other one");
+    cr_expect(eq(int, look(BERT), LKI_TAKEN_DIED));
+    cr_expect(lt(u64, inside, sequence()), "the token rises");
+    cr_expect(eq(int, lki_lock_mark_consistent(party(BERT), lock, LKI_HOLD_DATA), LKI_TAKEN));
+    release(BERT);
+    cr_expect(eq(int, try_lock(ANNA, X), LKI_TAKEN), "as anybody else");
+}
+
+Test(repair, a_hold_that_is_not_there_is_not_taken_away)
+{
+    memset(wakes, 0, sizeof(wakes));
+    take(ANNA, X);
+    uint32_t before = word();
+    cr_expect(not(lki_repair_hold(&area, party(BERT)->id, lock, &death, count_wake, NULL)));
+    cr_expect(eq(u32, word(), before));
+    release(ANNA);
+    cr_assert(eq(int, lki_lock_try(party(ANNA), lock, X, LKI_HOLD_TO_EXIT), LKI_TAKEN));
+    cr_expect(not(lki_repair_hold(&area, party(ANNA)->id, lock, &death, count_wake, NULL)),
+              "nothing can be damaged");
+    cr_expect(eq(u32, word_id(), party(ANNA)->id));
+}

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -11,6 +12,8 @@
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -189,4 +192,60 @@ Test(proc, resident_memory_is_what_was_touched)
     reap(small);
     reap(large);
     cr_expect(eq(u64, lkd_proc_resident_bytes(large), 0), "it is gone");
+}
+
+/* Waits until the kernel shows the state: nobody announces it. */
+static void expect_state(pid_t pid, enum lkd_process_state expected)
+{
+    enum lkd_process_state state;
+    for (int i = 0; (state = lkd_proc_state(pid)) != expected && i < 10000; i++)
+        usleep(1000);
+    cr_expect(eq(int, state, expected));
+}
+
+Test(proc, a_stopped_process_is_told_from_one_that_a_debugger_has_stopped)
+{
+    pid_t pid = fork_staying(do_nothing);
+    expect_state(pid, LKD_PROCESS_RUNS);
+    kill(pid, SIGSTOP);
+    expect_state(pid, LKD_PROCESS_STOPPED);
+    kill(pid, SIGCONT);
+    expect_state(pid, LKD_PROCESS_RUNS);
+    cr_assert(eq(int, (int)ptrace(PTRACE_SEIZE, pid, NULL, NULL), 0));
+    expect_state(pid, LKD_PROCESS_RUNS); /* watched, but not stopped */
+    cr_assert(eq(int, (int)ptrace(PTRACE_INTERRUPT, pid, NULL, NULL), 0));
+    expect_state(pid, LKD_PROCESS_TRACED);
+    reap(pid);
+    cr_expect(eq(int, lkd_proc_state(pid), LKD_PROCESS_RUNS), "it is gone");
+}
+
+/* As after vfork(2): the caller waits in the kernel, in state D, until its child has gone. */
+static void wait_for_a_child(void)
+{
+    pid_t parent = getpid();
+    if (syscall(SYS_clone, CLONE_VFORK | SIGCHLD, NULL, NULL, NULL, NULL) == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent) /* it was killed before this was asked for */
+            _exit(0);
+        for (;;)
+            pause();
+    }
+}
+
+Test(proc, one_that_waits_in_the_kernel_is_uninterruptible)
+{
+    int gone[2];
+    char byte;
+    cr_assert(eq(int, pipe(gone), 0));
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        wait_for_a_child();
+        _exit(0);
+    }
+    close(gone[1]);
+    expect_state(pid, LKD_PROCESS_UNINTERRUPTIBLE);
+    reap(pid); /* this wait is one that SIGKILL ends, and its child ends with it */
+    cr_expect(eq(int, (int)read(gone[0], &byte, 1), 0), "both have gone");
+    close(gone[0]);
 }

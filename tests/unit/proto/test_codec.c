@@ -57,7 +57,9 @@ static const struct lki_message full_messages[] = {
                  .attachments_max = UINT32_MAX - 2,
                  .mode = 0666,
                  .patience_ns = UINT64_MAX - 2,
-                 .offered = true}},
+                 .offered = true,
+                 .lease_ns = UINT64_MAX - 3,
+                 .on_expiry = UINT32_MAX - 3}},
     {.type = LKI_REQUEST_PUBLISH, .id = 3, .as.segment_ref = {UINT32_MAX}},
     {.type = LKI_REQUEST_DETACH, .id = 4, .as.segment_ref = {UINT32_MAX}},
     {.type = LKI_REQUEST_REMOVE, .id = 5, .as.remove = {BYTES("~1000/jobs")}},
@@ -89,6 +91,9 @@ static const struct lki_message full_messages[] = {
     {.type = LKI_REQUEST_RESUME, .id = 31},
     {.type = LKI_REPLY_RESUMED, .id = 32},
     {.type = LKI_REQUEST_MONITOR, .id = 31, .as.monitor = {BYTES("jobs")}},
+    {.type = LKI_REQUEST_FORCE_RELEASE,
+     .id = 31,
+     .as.force_release = {BYTES("~1000/jobs"), UINT32_MAX, BYTES("orders"), BYTES("it hangs")}},
     {.type = LKI_REPLY_RESULT,
      .id = 18,
      .as.result = {LKI_STATUS_BAD_FD, UINT64_MAX, BYTES("not a regular file")}},
@@ -161,6 +166,11 @@ static void expect_same(struct lki_message *got, const struct lki_message *expec
     case LKI_REQUEST_LIST:
         expect_same_bytes(&got->as.list.name, &expected->as.list.name);
         break;
+    case LKI_REQUEST_FORCE_RELEASE:
+        expect_same_bytes(&got->as.force_release.name, &expected->as.force_release.name);
+        expect_same_bytes(&got->as.force_release.lock_name, &expected->as.force_release.lock_name);
+        expect_same_bytes(&got->as.force_release.reason, &expected->as.force_release.reason);
+        break;
     case LKI_REPLY_RESULT:
         expect_same_bytes(&got->as.result.detail, &expected->as.result.detail);
         break;
@@ -209,7 +219,7 @@ static void expect_round_trip(const struct lki_message *message)
 
 Test(codec, every_message_survives_with_all_its_fields)
 {
-    cr_assert(eq(sz, FULL_MESSAGES, 27), "one row for every type");
+    cr_assert(eq(sz, FULL_MESSAGES, 28), "one row for every type");
     for (size_t i = 0; i < FULL_MESSAGES; i++)
         expect_round_trip(&full_messages[i]);
 }

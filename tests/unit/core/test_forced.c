@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT */
+/* Forced releases: who may, what becomes of the holder, and when the answer comes. */
+#include "world.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+
+#include "common/clock.h"
+
+#define ALICE 1001u /* the broker is 1000's */
+#define BOB 1002u
+#define CAROL 1003u
+
+TestSuite(forced, .init = world_setup, .fini = world_teardown, .timeout = 60);
+
+static struct native holder;
+static uint64_t holder_session, asker;
+
+/* Process 11, of user BOB, holds lock 3 of ALICE's segment; process 9, of `uid`, asks. */
+static void arrange(uint32_t holder_flags, uint32_t uid)
+{
+    uint64_t owner = connect_as(ALICE, 5);
+    struct lki_message message = open_message("a", LK_CREATE | LK_KEEP);
+    message.as.open.mode = 0666;
+    send_message(owner, message);
+    holder_session = connect_as(BOB, 11);
+    struct lki_opened attached = opened(holder_session, "~1001/a", holder_flags);
+    native_init(&holder, holder_session, &attached);
+    cr_assert(eq(int, native_try(&holder, 3, LKI_MODE_EXCLUSIVE), LKI_TAKEN));
+    asker = connect_as(uid, 9);
+    forget_effects();
+}
+
+static uint64_t force(void)
+{
+    uint64_t id = request_force(asker, "~1001/a", 3, "it hangs");
+    tick();
+    return id;
+}
+
+static int last_signal(void)
+{
+    const struct recorded *effect = last_effect(LKD_EFFECT_SIGNAL_PROCESS);
+    return effect ? effect->effect.signal : 0;
+}
+
+static bool logged(const char *text)
+{
+    for (size_t i = 0; i < world.record_count; i++)
+        if (world.records[i].effect.kind == LKD_EFFECT_LOG && strstr(world.records[i].detail, text))
+            return true;
+    return false;
+}
+
+static uint64_t value_of(uint64_t session, uint64_t id)
+{
+    return reply(session, id)->effect.message.as.result.value;
+}
+
+Test(forced, the_holder_is_ended_and_the_answer_comes_when_the_lock_is_free)
+{
+    arrange(0, 0);
+    uint64_t id = force();
+    cr_assert(eq(int, last_signal(), SIGTERM));
+    cr_expect(logged("asked for by pid 9 (worker), uid 0: it hangs"));
+    cr_expect(logged("forced release: pid 11 (worker), uid 1002, holds lock 3"));
+    signaled(11, SIGTERM, 0);
+    pass(LKD_GRACE_NS);
+    looked(11, LKD_PROCESS_RUNS);
+    cr_assert(eq(int, last_signal(), SIGKILL));
+    signaled(11, SIGKILL, 0);
+    end_process(11);
+    cr_assert(eq(ptr, (void *)reply(asker, id), NULL), "not before the repair");
+    work();
+    EXPECT_STATUS(asker, id, LKI_STATUS_OK);
+    cr_expect(eq(u64, value_of(asker, id), 1));
+    cr_expect(eq(u32, holder.area.cold[3].recovery_cause, LKI_CAUSE_FORCED));
+    cr_expect(eq(u64, lkd_core_deadline_ns(world.core), LKI_TIME_NEVER));
+}
+
+Test(forced, a_holder_that_lets_go_when_asked_lives)
+{
+    arrange(0, 0);
+    uint64_t id = force();
+    native_release(&holder, 3);
+    pass(20 * LKI_NS_PER_MS);
+    EXPECT_STATUS(asker, id, LKI_STATUS_OK);
+    pass(10 * LKD_GRACE_NS);
+    cr_expect(eq(int, last_signal(), SIGTERM));
+}
+
+Test(forced, a_lock_that_nobody_holds_is_released)
+{
+    arrange(0, 0);
+    native_release(&holder, 3);
+    uint64_t id = force();
+    EXPECT_STATUS(asker, id, LKI_STATUS_OK);
+    cr_expect(eq(u64, value_of(asker, id), 0));
+    cr_expect(eq(sz, count_effects(LKD_EFFECT_SIGNAL_PROCESS), 0));
+}
+
+Test(forced, who_may)
+{
+    static const struct {
+        const char *name;
+        uint32_t uid;
+        uint32_t flags; /* of the holder */
+        bool may;
+    } rows[] = {
+        {"root", 0, 0, true},
+        {"the broker's user", 1000, 0, true},
+        {"the holder's user", BOB, 0, true},
+        {"the segment's owner", ALICE, 0, false},
+        {"the segment's owner, with consent", ALICE, LK_ACCEPT_KILL, true},
+        {"somebody else", CAROL, 0, false},
+        {"somebody else, with consent", CAROL, LK_ACCEPT_KILL, false},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        world_teardown();
+        world_setup();
+        arrange(rows[i].flags, rows[i].uid);
+        uint64_t id = force();
+        cr_expect(eq(int, last_signal(), rows[i].may ? SIGTERM : 0), "%s", rows[i].name);
+        if (!rows[i].may)
+            EXPECT_STATUS(asker, id, LKI_STATUS_DENIED);
+    }
+}
+
+Test(forced, a_reason_is_obligatory_and_bounded)
+{
+    char reason[LKI_REASON_BYTES_MAX + 2];
+    arrange(0, 0);
+    EXPECT_STATUS(asker, request_force(asker, "~1001/a", 3, ""), LKI_STATUS_INVALID);
+    memset(reason, 'x', sizeof(reason));
+    reason[sizeof(reason) - 1] = 0;
+    EXPECT_STATUS(asker, request_force(asker, "~1001/a", 3, reason), LKI_STATUS_INVALID);
+    cr_expect(eq(sz, count_effects(LKD_EFFECT_LOG), 0));
+    reason[sizeof(reason) - 2] = 0;
+    request_force(asker, "~1001/a", 3, reason);
+    cr_expect(eq(sz, count_effects(LKD_EFFECT_LOG), 1));
+}
+
+Test(forced, what_there_is_not_is_refused)
+{
+    arrange(0, 0);
+    EXPECT_STATUS(asker, request_force(asker, "~1001/b", 3, "x"), LKI_STATUS_NOT_FOUND);
+    EXPECT_STATUS(asker, request_force(asker, "~1001/a", 16, "x"), LKI_STATUS_OUT_OF_RANGE);
+    EXPECT_STATUS(asker, request_force(asker, "a/b", 3, "x"), LKI_STATUS_INVALID);
+}
+
+Test(forced, all_readers_are_ended_or_none)
+{
+    arrange(0, BOB);
+    native_release(&holder, 3);
+    cr_assert(eq(int, native_try(&holder, 3, LKI_MODE_SHARED), LKI_TAKEN));
+    uint64_t other = connect_as(CAROL, 12);
+    struct lki_opened attached = opened(other, "~1001/a", 0);
+    struct native second;
+    native_init(&second, other, &attached);
+    cr_assert(eq(int, native_try(&second, 3, LKI_MODE_SHARED), LKI_TAKEN));
+    EXPECT_STATUS(asker, force(), LKI_STATUS_DENIED);
+    cr_expect(eq(sz, count_effects(LKD_EFFECT_SIGNAL_PROCESS), 0));
+
+    asker = connect_as(0, 10);
+    uint64_t id = force();
+    pass(10 * LKI_NS_PER_MS);
+    cr_expect(eq(sz, count_effects(LKD_EFFECT_SIGNAL_PROCESS), 2));
+    end_process(11);
+    work();
+    cr_expect(eq(ptr, (void *)reply(asker, id), NULL), "one is left");
+    end_process(12);
+    work();
+    EXPECT_STATUS(asker, id, LKI_STATUS_OK);
+    cr_expect(eq(u64, value_of(asker, id), 2));
+}
+
+Test(forced, who_is_stuck_is_told)
+{
+    arrange(0, 0);
+    uint64_t id = force();
+    pass(LKD_GRACE_NS);
+    looked(11, LKD_PROCESS_UNINTERRUPTIBLE);
+    pass(LKI_NS_PER_S);
+    looked(11, LKD_PROCESS_UNINTERRUPTIBLE);
+    EXPECT_STATUS(asker, id, LKI_STATUS_BUSY);
+    cr_expect(ne(ptr, strstr(detail_of(asker, id), "stuck in the kernel"), NULL));
+}
+
+Test(forced, a_signal_that_is_not_permitted_is_told)
+{
+    arrange(0, 1000);
+    uint64_t id = force();
+    signaled(11, SIGTERM, -EPERM);
+    EXPECT_STATUS(asker, id, LKI_STATUS_DENIED);
+}
+
+Test(forced, a_brokered_hold_is_fenced_where_leases_do_that)
+{
+    uint64_t owner = connect_as(ALICE, 5);
+    struct lki_message message = open_message("a", LK_CREATE | LK_STRICT);
+    message.as.open.lease_ns = 3600 * LKI_NS_PER_S;
+    message.as.open.on_expiry = LK_EXPIRY_FENCE;
+    struct lki_opened attached =
+        reply(owner, send_message(owner, message))->effect.message.as.opened;
+    uint64_t held = request_acquire(owner, attached.segment, 3, LKI_MODE_EXCLUSIVE, LKI_TIME_NEVER);
+    uint32_t place = reply(owner, held)->effect.message.as.granted.attachment;
+    asker = connect_as(ALICE, 9);
+    uint64_t id = force();
+    EXPECT_STATUS(asker, id, LKI_STATUS_OK);
+    cr_expect(eq(sz, count_effects(LKD_EFFECT_SIGNAL_PROCESS), 0));
+    uint64_t late = request_hold(owner, LKI_REQUEST_RELEASE, attached.segment, 3, place);
+    EXPECT_STATUS(owner, late, LKI_STATUS_STALE);
+}
+
+Test(forced, nobody_is_answered_who_has_left)
+{
+    arrange(0, 0);
+    uint64_t id = force();
+    lose(asker);
+    end_process(11);
+    work();
+    cr_expect(eq(ptr, (void *)reply(asker, id), NULL));
+}
+
+Test(forced, one_more_than_the_maximum_is_refused)
+{
+    arrange(0, 0);
+    for (uint32_t i = 0; i < LKI_FORCED_MAX; i++)
+        request_force(asker, "~1001/a", 3, "it hangs");
+    uint64_t id = request_force(asker, "~1001/a", 3, "it hangs");
+    EXPECT_STATUS(asker, id, LKI_STATUS_NOT_READY);
+    tick();
+    cr_expect(eq(sz, count_effects(LKD_EFFECT_SIGNAL_PROCESS), 1), "the holder is asked once");
+}
