@@ -3,6 +3,7 @@
  * by the kernel if the test ends without stopping it. One per process at a time. */
 #pragma once
 
+#include <stdint.h>
 #include <sys/types.h>
 
 struct test_broker {
@@ -12,8 +13,17 @@ struct test_broker {
     char log_path[64];    /* what the daemon wrote */
 };
 
+struct test_broker_options {
+    const char *arguments[8]; /* beside --socket, NULL-terminated */
+    uid_t uid;                /* becomes this user, its directory too; needs root. 0: stays */
+    uint64_t files_max;       /* RLIMIT_NOFILE, soft and hard; 0: as it is */
+};
+
 /* Returns when it answers. Aborts if it does not within 10 s. */
 void test_broker_start(struct test_broker *broker);
+
+/* The same with options. With a uid the directory belongs to it, and every user may look into it. */
+void test_broker_start_with(struct test_broker *broker, const struct test_broker_options *options);
 
 /* Ends it by SIGTERM, checks that it exits with 0 and leaves no socket, and removes the directory.
  */
