@@ -90,13 +90,24 @@ static void clean_process(void)
     }
 }
 
+/* What one user may take must not be all that there is. Who serves its own user alone shares with
+ * nobody. */
+static struct lkd_limits choose_limits(const struct lkd_options *options)
+{
+    struct lkd_limits limits = options->limits;
+    struct rlimit files;
+    if ((options->mode & 077) && getrlimit(RLIMIT_NOFILE, &files) == 0)
+        lkd_limits_fit(&limits, files.rlim_cur);
+    return limits;
+}
+
 static int serve(struct lkd_instance *instance, const struct lkd_options *options)
 {
     const struct lkd_daemon_options daemon_options = {
         .peer_pidfd = options->no_peerpidfd ? LKD_PEER_PIDFD_FALLBACK : LKD_PEER_PIDFD_BEST,
         .idle_exit_ms = options->idle_exit_s * 1000,
         .ready_fd = options->ready_fd,
-        .limits = options->limits,
+        .limits = choose_limits(options),
     };
     static struct lkd_daemon daemon; /* some hundred KiB */
     int r = lkd_daemon_init(&daemon, instance, &daemon_options);
