@@ -140,8 +140,8 @@ static void accept_known(struct lkd_daemon *daemon, int socket_fd, struct lkd_pe
             refuse_unknown(daemon, socket_fd, r, &info->peer);
         return;
     }
-    if (!peer.may_offer)
-        lkd_peer_forbid_fds(socket_fd);
+    if (peer.may_offer)
+        lkd_peer_allow_fds(socket_fd);
     peer.session = link->session;
     r = lkd_connection_open(daemon, socket_fd, &peer, &link->connection);
     if (r < 0) {
