@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sysexits.h>
@@ -74,13 +75,19 @@ static int detach(const char *socket_path, int ready_fd)
 }
 
 /* Undoes what a parent may have left to us that would change how we run. */
-static void clean_process(void)
+static void clean_process(const struct lkd_options *options)
 {
     sigset_t none;
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
     (void)umask(077);
+
+    /* Others' processes connect, and what we know of them is theirs: not even our own user may trace
+     * us or read our memory then, and no dump is written. Who serves its own user alone has nothing
+     * that this user could not have anyway, and can be debugged. */
+    if (options->mode & 077)
+        (void)prctl(PR_SET_DUMPABLE, 0);
 
     /* Two descriptors per client and two per segment; we never use select(2). */
     struct rlimit files;
@@ -135,7 +142,7 @@ int main(int argc, char **argv)
     if (!lkd_options_parse(argc, argv, &options, &exit_code))
         return exit_code;
     lkd_log_start(options.log_level);
-    clean_process();
+    clean_process(&options);
     if (choose_place(&options, &place, &exit_code) < 0)
         return exit_code;
     if (options.autostarted) {
