@@ -98,47 +98,63 @@ static void attack_a8(const struct hostile_context *context)
 
 /* --- A9 --- */
 
-/* A TCP socket whose close() waits for its peer, which never reads. */
-static int make_lingering(int *out_peer)
+/* A TCP socket whose close() waits for its peer, which never reads: its other end is accepted from
+ * the listener. */
+static int make_lingering(int listener)
 {
     static char data[64 * 1024];
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address;
     socklen_t length_bytes = sizeof(address);
     const struct linger linger = {.l_onoff = 1, .l_linger = 3600};
-    LKI_CLEANUP(lki_close_p) int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    test_check(bind(listener, (struct sockaddr *)&address, length_bytes) == 0 &&
-                   listen(listener, 1) == 0 &&
-                   getsockname(listener, (struct sockaddr *)&address, &length_bytes) == 0 &&
+    test_check(getsockname(listener, (struct sockaddr *)&address, &length_bytes) == 0 &&
                    connect(fd, (struct sockaddr *)&address, length_bytes) == 0,
                "a TCP connection over loopback");
-    *out_peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     while (send(fd, data, sizeof(data), MSG_DONTWAIT) > 0)
         continue;
     test_check(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) == 0, "SO_LINGER");
     return fd;
 }
 
-/* Closes our end of what was sent, or was refused: then it must not be us who waits. */
-static void let_go(int fd, bool was_sent)
+static int listen_on_loopback(void)
 {
-    const struct linger none = {.l_onoff = 0};
-    if (was_sent)
-        shutdown(fd, SHUT_RD);
-    else
-        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none)); /* may be no socket */
-    close(fd);
+    const struct sockaddr_in address = {.sin_family = AF_INET,
+                                        .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    test_check(bind(listener, (const struct sockaddr *)&address, sizeof(address)) == 0 &&
+                   listen(listener, 8) == 0,
+               "listen on loopback");
+    return listener;
 }
 
-enum { STRANGE = 10 };
+/* A record with a lingering socket in it, sent over this connection. */
+struct lingering {
+    int listener;
+    int fd;
+    const struct lki_message *request; /* NULL: one that is wrong, as early as can be */
+};
+
+/* In a process of its own, which ends behind it: the end of a process does not linger, and the
+ * broker is left with the last descriptor. */
+static int send_lingering(void *arg)
+{
+    const struct lingering *lingering = arg;
+    int fd = make_lingering(lingering->listener);
+    if (lingering->request)
+        (void)lki_channel_send(lingering->fd, lingering->request, &fd, 1, LKI_CHANNEL_WAIT);
+    else
+        (void)hostile_send_bytes(lingering->fd, "\x08\x01", 2, &fd, 1);
+    return 0;
+}
+
+enum { STRANGE = 9 };
 
 /* Descriptors that are no plain files; -1 for what this kernel does not have. */
-static void make_strange(const struct hostile_context *context, int fds[STRANGE], int *out_peer)
+static void make_strange(const struct hostile_context *context, int fds[STRANGE])
 {
     uint64_t parameters[32] = {0}; /* struct io_uring_params has 120 bytes */
     int pair[2];
     int i = 0;
-    fds[i++] = make_lingering(out_peer);
     fds[i] = memfd_create("huge", MFD_CLOEXEC);
     test_check(ftruncate(fds[i++], INT64_C(1) << 40) == 0, "a memfd of 1 TiB");
     fds[i++] = (int)syscall(SYS_io_uring_setup, 4, parameters);
@@ -157,60 +173,78 @@ static void make_strange(const struct hostile_context *context, int fds[STRANGE]
     close(pair[0]);
 }
 
+/* The connection was looked at: who may send descriptors may do so now. */
+static void await_accepted(int fd)
+{
+    struct hostile_reply reply;
+    struct lki_message list = hostile_list(2, LKI_LIST_BROKER);
+    test_check(hostile_call(fd, &list, &reply) == 0, "not served");
+}
+
 /* Offers each as the file of a segment. */
 static void offer_strange(const struct hostile_context *context)
 {
     int fds[STRANGE];
-    int peer;
-    make_strange(context, fds, &peer);
+    make_strange(context, fds);
     for (int i = 0; i < STRANGE; i++) {
         struct hostile_reply reply = {.fd_count = 0};
         if (fds[i] < 0)
             continue;
         int fd = hostile_greet(context->socket_path);
-        struct lki_message open = hostile_open(2, "offered", LK_CREATE, 4096);
+        struct lki_message open = hostile_open(3, "offered", LK_CREATE, 4096);
         open.as.open.offered = true;
+        await_accepted(fd);
         int r = lki_channel_send(fd, &open, &fds[i], 1, LKI_CHANNEL_WAIT);
-        let_go(fds[i], r == 0);
+        close(fds[i]);
         /* The memfd is a regular file to everybody, and may be one. */
         if (r == 0 && hostile_receive(fd, &reply) == 1)
-            test_check(i == 1 || reply.message.type == LKI_REPLY_RESULT, "descriptor %d is used",
+            test_check(i == 0 || reply.message.type == LKI_REPLY_RESULT, "descriptor %d is used",
                        i);
         hostile_reply_close(&reply);
         close(fd);
     }
-    close(peer);
 }
 
-/* More descriptors that block for long than the broker has helper threads, as early as can be: with
- * the connection itself. */
-static void offer_lingering(const struct hostile_context *context)
+enum { LINGERING_MAX = 8 };
+
+/* So many that block for long whoever closes them. */
+static void offer_lingering(const struct hostile_context *context, int count, bool early)
 {
-    enum { COUNT = 8 };
-    int fds[COUNT];
-    int peers[COUNT];
-    for (int i = 0; i < COUNT; i++) {
-        int lingering = make_lingering(&peers[i]);
-        fds[i] = hostile_connect(context->socket_path);
-        ssize_t sent = hostile_send_bytes(fds[i], "\x08\x01", 2, &lingering, 1);
-        let_go(lingering, sent >= 0);
+    int fds[LINGERING_MAX];
+    int peers[LINGERING_MAX];
+    struct lki_message open = hostile_open(3, "offered", LK_CREATE, 4096);
+    int listener = listen_on_loopback();
+    open.as.open.offered = true;
+    for (int i = 0; i < count; i++) {
+        fds[i] =
+            early ? hostile_connect(context->socket_path) : hostile_greet(context->socket_path);
+        if (!early)
+            await_accepted(fds[i]);
+        struct lingering lingering = {
+            .listener = listener, .fd = fds[i], .request = early ? NULL : &open};
+        test_reap_success(test_spawn(send_lingering, &lingering));
+        peers[i] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        test_check(peers[i] >= 0, "accept");
     }
     hostile_hold();
-    for (int i = 0; i < COUNT; i++) {
+    for (int i = 0; i < count; i++) {
         close(fds[i]);
         close(peers[i]);
     }
+    close(listener);
 }
 
 static void attack_a9(const struct hostile_context *context)
 {
     for (int i = 0; i < 3; i++)
         offer_strange(context);
+    offer_lingering(context, 1, false);
 }
 
+/* More of them than the broker has helper threads, with the connection itself. */
 static void attack_a9_early(const struct hostile_context *context)
 {
-    offer_lingering(context);
+    offer_lingering(context, LINGERING_MAX, true);
 }
 
 /* --- A12 --- */
