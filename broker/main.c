@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sysexits.h>
@@ -78,7 +79,7 @@ static int detach(const char *socket_path, int ready_fd)
 }
 
 /* Undoes what a parent may have left to us that would change how we run. */
-static void clean_process(void)
+static void clean_process(const struct lkd_options *options)
 {
     sigset_t none;
     (void)sigemptyset(&none);
@@ -86,12 +87,27 @@ static void clean_process(void)
     (void)signal(SIGPIPE, SIG_IGN);
     (void)umask(077);
 
+    /* Others' processes connect, and what we know of them is theirs: not even our own user may trace
+     * us or read our memory then, and no dump is written. Who serves its own user alone has nothing
+     * that this user could not have anyway, and can be debugged. */
+    if (options->mode & 077)
+        (void)prctl(PR_SET_DUMPABLE, 0);
+
     /* Two descriptors per client and two per segment; we never use select(2). */
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
         files.rlim_cur = files.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &files);
     }
+}
+
+/* What one user may take must not be all that there is. Who serves its own user alone shares with
+ * nobody. */
+static void fit_limits(struct lkd_options *options)
+{
+    struct rlimit files;
+    if ((options->mode & 077) && getrlimit(RLIMIT_NOFILE, &files) == 0)
+        lkd_limits_fit(&options->limits, files.rlim_cur);
 }
 
 /* What every worker needs, besides its start. */
@@ -243,7 +259,8 @@ int main(int argc, char **argv)
     if (!lkd_options_parse(argc, argv, options, &exit_code))
         return exit_code;
     lkd_log_start(options->log_level);
-    clean_process();
+    clean_process(options);
+    fit_limits(options);
     lkd_managed_open(&service.manager, options->autostarted);
     if (options->ready_fd >= 0 && fcntl(options->ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
         lkd_log_line(LKD_LOG_ERROR, "--ready-fd %d: %s", options->ready_fd, strerror(errno));

@@ -274,6 +274,19 @@ static int check_room_for_fds(int any_fd)
     return second >= 0 || errno != EMFILE ? 0 : -EMFILE;
 }
 
+/* The broker takes descriptors of nobody that it has not looked at: waits until it has. Asks for
+ * anything at all, since a hello alone is not answered. */
+static int await_welcome(struct lk_session *session)
+{
+    struct lki_message request = {.type = LKI_REQUEST_LIST, .as.list.what = LKI_LIST_BROKER};
+    struct lki_record reply = {.fd_count = 0};
+    if (session->transport.heard)
+        return 0;
+    int r = lki_session_call(session, &request, -1, LKI_TIME_NEVER, &reply);
+    lki_record_deinit(&reply);
+    return r;
+}
+
 /* Sends OPEN and attaches what comes back. */
 static int open_segment(struct lk_session *session, const char *name, struct lki_message *request,
                         int offered_fd, struct lk_segment **out)
@@ -281,6 +294,8 @@ static int open_segment(struct lk_session *session, const char *name, struct lki
     const char *verb = offered_fd >= 0 ? "offer" : "open";
     struct lki_record reply = {.fd_count = 0};
     int r = check_room_for_fds(session->transport.socket_fd);
+    if (r == 0 && offered_fd >= 0)
+        r = await_welcome(session);
     if (r == 0)
         r = lki_session_call(session, request, offered_fd, LKI_TIME_NEVER, &reply);
     if (r == 0 && reply.message.type != LKI_REPLY_OPENED) {

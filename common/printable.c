@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "common/printable.h"
 
-#include <stddef.h>
-
 /* Bytes of the UTF-8 character at p, 0 if there is none. */
 static size_t character_bytes(const unsigned char *p)
 {
@@ -20,11 +18,17 @@ static size_t character_bytes(const unsigned char *p)
     return bytes == 2 && p[0] == 0xc2 && p[1] < 0xa0 ? 0 : bytes;
 }
 
+size_t lki_printable_bytes(const char *text)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    return *p < 0x20 || *p == 0x7f ? 0 : character_bytes(p);
+}
+
 char *lki_printable(char *text)
 {
-    unsigned char *p = (unsigned char *)text;
+    char *p = text;
     while (*p) {
-        size_t bytes = *p < 0x20 || *p == 0x7f ? 0 : character_bytes(p);
+        size_t bytes = lki_printable_bytes(p);
         if (bytes == 0) {
             *p = '?';
             bytes = 1;

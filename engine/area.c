@@ -55,6 +55,12 @@ uint64_t lki_area_bytes(uint32_t locks, uint32_t attachments_max)
     return offsets_for(locks, attachments_max).end;
 }
 
+uint64_t lki_area_format_bytes(uint32_t locks, uint32_t attachments_max)
+{
+    struct offsets at = offsets_for(locks, attachments_max);
+    return at.hot + locks * sizeof(struct lki_lock_hot);
+}
+
 int lki_area_format(void *base, const struct lki_area_config *config, struct lki_area *out_area)
 {
     if (!counts_are_sane(config->locks, config->attachments_max) || config->sequence_start & 1)

@@ -156,6 +156,10 @@ struct lki_area_config {
 /* Bytes that a control area with these counts needs, a multiple of 4096. Pure. */
 uint64_t lki_area_bytes(uint32_t locks, uint32_t attachments_max);
 
+/* How many of these bytes, from the beginning on, lki_area_format() writes to: with many locks it is
+ * the kernel's work of providing them that takes long. Pure. */
+uint64_t lki_area_format_bytes(uint32_t locks, uint32_t attachments_max);
+
 /* Lays out a fresh, zeroed mapping of lki_area_bytes() and fills *out_area. The broker only.
  * Returns 0; -EINVAL when a count is out of bounds or the sequence is odd. */
 int lki_area_format(void *base, const struct lki_area_config *config, struct lki_area *out_area);

@@ -84,6 +84,7 @@ enum lkd_fds {
 
 struct lkd_segment_spec { /* what MAKE_SEGMENT has to make */
     uint64_t area_bytes;
+    uint64_t format_bytes;   /* of the area, from its beginning: written as soon as it is made */
     uint64_t data_bytes;     /* 0 with an offered file: the file's size */
     uint64_t data_bytes_max; /* size of the memfd from birth */
     bool reserve;            /* allocate data_bytes now */

@@ -7,6 +7,7 @@
 
 #include "common/assert.h"
 #include "common/bounds.h"
+#include "common/cleanup.h"
 
 static const struct {
     const char *name;
@@ -38,6 +39,18 @@ uint64_t lkd_resource_ceiling(enum lkd_resource resource)
 {
     LKI_ASSERT(resource < LKD_RESOURCES);
     return resources[resource].ceiling;
+}
+
+void lkd_limits_fit(struct lkd_limits *limits, uint64_t descriptors)
+{
+    static const enum lkd_resource with_descriptors[] = {LKD_SESSIONS, LKD_SEGMENTS};
+    /* Three quarters of the table, for two kinds of things with two descriptors each. */
+    uint64_t fits = descriptors / 16 * 3;
+    for (size_t i = 0; i < LKI_ARRAY_LENGTH(with_descriptors); i++) {
+        enum lkd_resource resource = with_descriptors[i];
+        if (limits->max[resource] == 0 && fits < resources[resource].usual)
+            limits->max[resource] = fits > 0 ? fits : 1;
+    }
 }
 
 /* --- Accounts --- */

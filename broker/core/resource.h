@@ -18,6 +18,11 @@ struct lkd_limits { /* of one broker; 0: the default of common/bounds.h */
     uint64_t max[LKD_RESOURCES];
 };
 
+/* Chooses what is left to choose so that all of it together fits into a table of that many
+ * descriptors: a session takes up to two, its socket and its process's, and so does a segment. A
+ * quarter of the table is left for replies on their way and for the broker itself. */
+void lkd_limits_fit(struct lkd_limits *limits, uint64_t descriptors);
+
 /* "sessions", ... as in --limit. Static. */
 const char *lkd_resource_name(enum lkd_resource resource);
 

@@ -39,6 +39,7 @@ struct lkd_segment_spec lkd_segment_spec_of(const struct lkd_segment_wish *wish)
 {
     return (struct lkd_segment_spec){
         .area_bytes = lki_area_bytes(wish->locks, wish->attachments_max),
+        .format_bytes = lki_area_format_bytes(wish->locks, wish->attachments_max),
         .data_bytes = wish->data_bytes,
         .data_bytes_max = wish->data_bytes_max,
         .reserve = wish->flags & LK_RESERVE,

@@ -63,6 +63,7 @@ static void drop_outgoing(struct lkd_connection *connection, struct outgoing *ou
     lki_list_remove(&outgoing->node);
     connection->outgoing_bytes -= outgoing->size_bytes;
     connection->fds_queued -= outgoing->fds.count;
+    connection->daemon->fds_queued -= outgoing->fds.count;
     lkd_segment_fds_deinit(&outgoing->fds);
     free(outgoing);
 }
@@ -251,6 +252,18 @@ static int send_now(struct lkd_connection *connection, enum lki_message_type typ
     return r;
 }
 
+/* The queues of all together fill too much of our table: ends the one with the most descriptors. */
+static void drop_longest_fd_queue(struct lkd_daemon *daemon)
+{
+    struct lkd_connection *longest = NULL;
+    LKI_LIST_FOREACH_SAFE (node, &daemon->connections) {
+        struct lkd_connection *candidate = LKI_LIST_ENTRY(node, struct lkd_connection, node);
+        if (longest == NULL || candidate->fds_queued > longest->fds_queued)
+            longest = candidate;
+    }
+    lkd_connection_drop(longest, "too many descriptors wait for clients, most of them for it");
+}
+
 /* Keeps a record until the socket takes it. Takes over fds. */
 static void enqueue(struct lkd_connection *connection, enum lki_message_type type,
                     const uint8_t *bytes, size_t size_bytes, struct lkd_segment_fds *fds)
@@ -282,6 +295,9 @@ static void enqueue(struct lkd_connection *connection, enum lki_message_type typ
     lki_list_append(&connection->outgoing, &outgoing->node);
     connection->outgoing_bytes += size_bytes;
     connection->fds_queued += outgoing->fds.count;
+    connection->daemon->fds_queued += outgoing->fds.count;
+    if (connection->daemon->fds_queued > connection->daemon->fds_queued_max)
+        drop_longest_fd_queue(connection->daemon);
     watch_or_drop(connection);
 }
 

@@ -78,6 +78,8 @@ struct lkd_daemon {
     struct lkd_link *links;         /* hash table by the core's number of the session */
     struct lki_list connections;
     uint32_t connection_count;
+    uint64_t fds_queued;     /* descriptors in the queues of all connections */
+    uint64_t fds_queued_max; /* beyond it the longest queue ends, so that our table never fills */
     struct lkd_memory_entry *segments; /* hash table by the core's number */
     uint32_t works;                    /* helper jobs under way */
 

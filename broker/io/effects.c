@@ -146,7 +146,7 @@ static void make_segment(struct lkd_daemon *daemon, const struct lkd_effect *eff
         return;
     }
     lkd_daemon_note_use(daemon);
-    if (!entry->spec.reserve && !entry->spec.offered) {
+    if (!lkd_segment_memory_takes_long(&entry->spec)) {
         make(&entry->work);
         finish_make(entry);
         return;

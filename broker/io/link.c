@@ -145,8 +145,8 @@ static void accept_known(struct lkd_daemon *daemon, int socket_fd, struct lkd_pe
             refuse_unknown(daemon, socket_fd, r, &info->peer);
         return;
     }
-    if (!peer.may_offer)
-        lkd_peer_forbid_fds(socket_fd);
+    if (peer.may_offer)
+        lkd_peer_allow_fds(socket_fd);
     peer.session = link->session;
     /* Before anything is read from it: a successor that finds it unknown accepts it once more. */
     lkd_core_session_fds(daemon->core, link->session, socket_fd, lkd_watched_pidfd(link->process));

@@ -110,6 +110,7 @@ int lkd_listener_start(struct lkd_daemon *daemon)
         return r;
     daemon->listener.data = daemon;
     daemon->listener_open = true;
+    lkd_peer_forbid_fds(daemon->instance->listen_fd); /* accepted sockets inherit it */
     take_spare(daemon);
     return watch(daemon);
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/printable.h"
 
 /* A client can make us log; it must not fill a disk. */
 #define LINES_PER_SECOND_MAX 50u
@@ -88,17 +89,17 @@ void lkd_log_start(enum lkd_log_level least)
 size_t lkd_log_escape(const char *text, char *out_line, size_t capacity_bytes)
 {
     size_t used = 0;
-    for (const char *c = text; *c != '\0'; c++) {
-        unsigned char byte = (unsigned char)*c;
-        bool plain = byte >= 0x20 && byte != 0x7f && byte != '\\';
-        size_t need = plain ? 1 : 4;
+    while (*text != '\0') {
+        size_t bytes = *text == '\\' ? 0 : lki_printable_bytes(text);
+        size_t need = bytes > 0 ? bytes : 4;
         if (used + need + 1 > capacity_bytes)
             break;
-        if (plain)
-            out_line[used] = (char)byte;
+        if (bytes > 0)
+            memcpy(out_line + used, text, bytes);
         else
-            (void)snprintf(out_line + used, 5, "\\x%02x", byte);
+            (void)snprintf(out_line + used, 5, "\\x%02x", (unsigned char)*text);
         used += need;
+        text += bytes > 0 ? bytes : 1;
     }
     out_line[used] = '\0';
     return used;

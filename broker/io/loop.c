@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -252,6 +253,13 @@ static int make_handles(struct lkd_daemon *daemon)
     return uv_poll_start(&daemon->timer, UV_READABLE, on_timer);
 }
 
+/* An eighth of the descriptor table may wait for clients that do not receive. */
+static uint64_t choose_fds_queued_max(void)
+{
+    struct rlimit files;
+    return getrlimit(RLIMIT_NOFILE, &files) == 0 ? files.rlim_cur / 8 : UINT64_MAX;
+}
+
 int lkd_daemon_init(struct lkd_daemon *daemon, struct lkd_instance *instance,
                     const struct lkd_daemon_options *options)
 {
@@ -265,6 +273,7 @@ int lkd_daemon_init(struct lkd_daemon *daemon, struct lkd_instance *instance,
     daemon->timer_due_ns = LKI_TIME_NEVER;
     daemon->slice_locks = SLICE_LOCKS_FIRST;
     lki_list_init(&daemon->connections);
+    daemon->fds_queued_max = choose_fds_queued_max();
     lkd_processes_init(&daemon->processes, &daemon->loop, on_process_ended, daemon);
     int r = make_core(daemon);
     bool successor = r == 0 && lkd_core_is_successor(daemon->core);

@@ -190,8 +190,18 @@ void lkd_peer_info_deinit(struct lkd_peer_info *info)
     info->pidfd = lki_close(info->pidfd);
 }
 
+static void pass_fds(int socket_fd, int on)
+{
+    /* Before Linux 6.16 there is no such option, and they are always taken. */
+    (void)setsockopt(socket_fd, SOL_SOCKET, SO_PASSRIGHTS, &on, sizeof(on));
+}
+
 void lkd_peer_forbid_fds(int socket_fd)
 {
-    int off = 0;
-    (void)setsockopt(socket_fd, SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof(off));
+    pass_fds(socket_fd, 0);
+}
+
+void lkd_peer_allow_fds(int socket_fd)
+{
+    pass_fds(socket_fd, 1);
 }

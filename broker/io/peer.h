@@ -48,6 +48,9 @@ int lkd_peer_find(int32_t pid, const struct lkd_process_key *key);
 /* Closes and frees what it has; leaves it empty. */
 void lkd_peer_info_deinit(struct lkd_peer_info *info);
 
-/* Forbids the peer to send descriptors at all, where the kernel can (SO_PASSRIGHTS, 6.16): even one
- * that is never received can block whoever closes the socket. Does nothing on older kernels. */
+/* Whether peers may send descriptors at all, where the kernel can tell them (SO_PASSRIGHTS, 6.16):
+ * even one that is never received can block whoever closes the socket. Forbidden on the listening
+ * socket, so that none comes along with a connection, and allowed for whom we trust. Does nothing on
+ * older kernels. */
 void lkd_peer_forbid_fds(int socket_fd);
+void lkd_peer_allow_fds(int socket_fd);

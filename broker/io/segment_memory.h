@@ -25,6 +25,9 @@ struct lkd_segment_memory {
         .area_fd = -1, .data_fd = -1, .read_only_fd = -1                                           \
     }
 
+/* Whether making it may keep the kernel busy for long: then it is done on a helper thread. */
+bool lkd_segment_memory_takes_long(const struct lkd_segment_spec *spec);
+
 /**
  * Makes what the core asked for.
  * @offered_fd: consumed, on failure too; -1 when spec->offered is false

@@ -4,11 +4,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -45,9 +47,26 @@ static void give_up(void)
     running = NULL;
 }
 
-static void run_daemon(const struct test_broker *broker, pid_t parent, const char *option,
-                       const char *value)
+/* In the child: another user, and fewer descriptors, if so asked. Before the end of the parent is
+ * watched for, since changing the user forgets that. */
+static void become(const struct test_broker_options *options)
 {
+    struct rlimit files = {.rlim_cur = options->files_max, .rlim_max = options->files_max};
+    if (options->uid != 0 &&
+        (setgroups(0, NULL) < 0 || setgid(options->uid) < 0 || setuid(options->uid) < 0))
+        _exit(1);
+    if (options->files_max > 0 && setrlimit(RLIMIT_NOFILE, &files) < 0)
+        _exit(1);
+}
+
+static void run_daemon(const struct test_broker *broker, const struct test_broker_options *options,
+                       pid_t parent)
+{
+    const char *arguments[LKI_ARRAY_LENGTH(options->arguments) + 4] = {"lockkeeperd", "--socket",
+                                                                       broker->socket_path};
+    for (size_t i = 0; i < LKI_ARRAY_LENGTH(options->arguments) && options->arguments[i]; i++)
+        arguments[3 + i] = options->arguments[i];
+    become(options);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(1);
@@ -56,7 +75,7 @@ static void run_daemon(const struct test_broker *broker, pid_t parent, const cha
         _exit(1);
     /* Not the pipes and sockets of whoever runs the test: it waits for their ends. */
     close_range(3, ~0u, 0);
-    execl(LK_DAEMON, "lockkeeperd", "--socket", broker->socket_path, option, value, (char *)NULL);
+    execv(LK_DAEMON, (char *const *)arguments);
     perror(LK_DAEMON);
     _exit(1);
 }
@@ -72,14 +91,19 @@ static bool answers(const char *socket_path)
 
 void test_broker_start(struct test_broker *broker)
 {
-    test_broker_start_with(broker, NULL, NULL);
+    static const struct test_broker_options plain;
+    test_broker_start_with(broker, &plain);
 }
 
-void test_broker_start_with(struct test_broker *broker, const char *option, const char *value)
+void test_broker_start_with(struct test_broker *broker, const struct test_broker_options *options)
 {
     test_check(!running, "one broker per process");
     *broker = (struct test_broker){.directory = "/tmp/lk-test-XXXXXX"};
     test_check(mkdtemp(broker->directory) != NULL, "mkdtemp");
+    if (options->uid != 0)
+        test_check(chown(broker->directory, options->uid, options->uid) == 0 &&
+                       chmod(broker->directory, 0755) == 0,
+                   "cannot open %s to other users", broker->directory);
     snprintf(broker->socket_path, sizeof(broker->socket_path), "%s/broker.sock", broker->directory);
     snprintf(broker->log_path, sizeof(broker->log_path), "%s/log", broker->directory);
 
@@ -88,7 +112,7 @@ void test_broker_start_with(struct test_broker *broker, const char *option, cons
     broker->pid = fork();
     test_check(broker->pid >= 0, "fork");
     if (broker->pid == 0)
-        run_daemon(broker, parent, option, value);
+        run_daemon(broker, options, parent);
     running = broker;
     test_on_fail(give_up);
 

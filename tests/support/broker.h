@@ -4,6 +4,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 struct test_broker {
@@ -13,15 +14,21 @@ struct test_broker {
     char log_path[64];    /* what the daemon wrote */
 };
 
+struct test_broker_options {
+    const char *arguments[8]; /* beside --socket, NULL-terminated */
+    uid_t uid;                /* becomes this user, its directory too; needs root. 0: stays */
+    uint64_t files_max;       /* RLIMIT_NOFILE, soft and hard; 0: as it is */
+};
+
 /* Returns when it answers. Aborts if it does not within 10 s. */
 void test_broker_start(struct test_broker *broker);
-
-/* The same with one more argument or two; value may be NULL. */
-void test_broker_start_with(struct test_broker *broker, const char *option, const char *value);
 
 /* Whether the log has this text by now; and waits until it has (30 s, then aborts). */
 bool test_broker_logged(const struct test_broker *broker, const char *text);
 void test_broker_await_log(const struct test_broker *broker, const char *text);
+
+/* As test_broker_start(), with options. With a uid the directory belongs to it, and every user may look into it. */
+void test_broker_start_with(struct test_broker *broker, const struct test_broker_options *options);
 
 /* Ends it by SIGTERM, checks that it exits with 0 and leaves no socket, and removes the directory.
  */

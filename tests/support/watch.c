@@ -59,6 +59,32 @@ uint64_t test_process_switches(pid_t pid)
     return sum;
 }
 
+uint64_t test_process_resident_kib(pid_t pid)
+{
+    char path[64];
+    char text[4096];
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+    read_small(path, text, sizeof(text));
+    return status_number(text, "\nVmRSS:");
+}
+
+uint64_t test_process_ticks(pid_t pid)
+{
+    char path[64];
+    char text[1024];
+    unsigned long user = 0;
+    unsigned long system = 0;
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    read_small(path, text, sizeof(text));
+    const char *after_name = strrchr(text, ')');
+    int fields = after_name
+                     ? sscanf(after_name, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+                              &user, &system)
+                     : 0;
+    test_check(fields == 2, "no times in %s", path);
+    return user + system;
+}
+
 unsigned test_process_descriptors(pid_t pid)
 {
     char path[64];

@@ -14,6 +14,12 @@ char test_process_state(pid_t pid);
  * counts. */
 uint64_t test_process_switches(pid_t pid);
 
+/* What of its memory is in RAM, in KiB (VmRSS). */
+uint64_t test_process_resident_kib(pid_t pid);
+
+/* Processor time so far, of all its threads, in ticks of sysconf(_SC_CLK_TCK). */
+uint64_t test_process_ticks(pid_t pid);
+
 /* How many descriptors it has open. */
 unsigned test_process_descriptors(pid_t pid);
 

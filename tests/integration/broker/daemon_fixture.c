@@ -215,7 +215,13 @@ int connect_raw(void)
 
 int send_request(int fd, const struct lki_message *message, const int *fds, size_t fd_count)
 {
-    return lki_channel_send(fd, message, fds, fd_count, LKI_CHANNEL_WAIT);
+    uint64_t end_ns = lki_clock_now_ns() + PATIENCE_NS;
+    int r;
+    /* Descriptors may be sent once the broker has accepted the connection, of which nothing tells. */
+    while ((r = lki_channel_send(fd, message, fds, fd_count, LKI_CHANNEL_WAIT)) == -EACCES &&
+           lki_clock_now_ns() < end_ns)
+        nap();
+    return r;
 }
 
 int try_hello(int fd)

@@ -131,6 +131,12 @@ Test(daemon_hostile, five_descriptors)
 {
     int fd = connect_raw();
     int fds[] = {0, 1, 2, 0, 1};
+    send_hello(fd);
+    struct lki_message list = {
+        .type = LKI_REQUEST_LIST, .id = 2, .as.list = {.what = LKI_LIST_BROKER}};
+    struct reply reply;
+    cr_assert(eq(int, send_request(fd, &list, NULL, 0), 0));
+    cr_assert(eq(int, receive_reply(fd, &reply), 1), "accepted");
     cr_assert(gt(int, (int)send_bytes(fd, "\x08\x01", 2, fds, 5), 0));
     expect_dropped_with(fd, "too many descriptors in a record");
 }

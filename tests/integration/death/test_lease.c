@@ -31,7 +31,7 @@ static int held; /* an event */
 static void start(const char *option, const char *value)
 {
     held = test_event();
-    test_broker_start_with(&broker, option, value);
+    test_broker_start_with(&broker, &(struct test_broker_options){.arguments = {option, value}});
     cr_assert(eq(int, chmod(broker.directory, 0755), 0));
     cr_assert(eq(int, chmod(broker.socket_path, 0666), 0));
 }

@@ -28,7 +28,7 @@
 #define COMPLAINT_NS (1 * LKI_NS_PER_MS) /* a waiter's first nap, about */
 #define CHILD_NS (100 * LKI_NS_PER_MS)
 #define WATCH_NS (20 * LKI_NS_PER_MS) /* how long each new holder watches its canary */
-#define WORDS 64u                    /* each in a cache line of its own: one page */
+#define WORDS 64u                     /* each in a cache line of its own: one page */
 
 struct stage {
     struct test_broker broker;
@@ -175,7 +175,8 @@ int main(int argc, char **argv)
     options.lease_ns = LEASE_NS;
     options.on_expiry = LK_EXPIRY_KILL;
     test_figures_init(&figures, rounds);
-    test_broker_start_with(&stage.broker, "--grace", "1");
+    test_broker_start_with(&stage.broker,
+                           &(struct test_broker_options){.arguments = {"--grace", "1"}});
     test_client_open(&client, stage.broker.socket_path, NAME, &options);
     struct lk_lock *lock = test_lock(&client, 0);
     for (uint64_t round = 1; round <= rounds; round++)

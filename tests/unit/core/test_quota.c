@@ -37,6 +37,21 @@ static void teardown(void)
 
 TestSuite(quota, .init = setup, .fini = teardown, .timeout = 60);
 
+Test(quota, limits_that_are_not_given_fit_into_the_descriptor_table)
+{
+    struct lkd_limits limits = {.max = {[LKD_SEGMENTS] = 7}};
+    lkd_limits_fit(&limits, 1024);
+    cr_expect(eq(u64, limits.max[LKD_SESSIONS], 192));
+    cr_expect(eq(u64, limits.max[LKD_SEGMENTS], 7), "what was given stays");
+    cr_expect(eq(u64, limits.max[LKD_BYTES], 0), "what has no descriptors stays");
+
+    limits = (struct lkd_limits){.max = {0}};
+    lkd_limits_fit(&limits, 1 << 20);
+    cr_expect(eq(u64, limits.max[LKD_SESSIONS], 0), "all that is usual fits");
+    lkd_limits_fit(&limits, 0);
+    cr_expect(eq(u64, limits.max[LKD_SESSIONS], 1), "0 would mean the usual");
+}
+
 static enum lkd_quota_verdict take(uint32_t uid, struct lkd_usage *usage, uint64_t amount)
 {
     struct lkd_account *account = lkd_quota_account(&quota, uid);

@@ -39,6 +39,12 @@ Test(log, control_bytes_are_escaped_and_utf8_is_not)
     cr_expect(eq(str, line, "a\\x1b[2Jb\\x0ac\\x5cd\\x7f"));
     (void)lkd_log_escape("Zo\xc3\xab", line, sizeof(line));
     cr_expect(eq(str, line, "Zo\xc3\xab"));
+    /* U+009B begins an escape sequence, as one byte and as UTF-8; so may what is no UTF-8 at all. */
+    (void)lkd_log_escape("\x9b"
+                         "2J\xc2\x9b"
+                         "2J\xff",
+                         line, sizeof(line));
+    cr_expect(eq(str, line, "\\x9b2J\\xc2\\x9b2J\\xff"));
 }
 
 Test(log, what_does_not_fit_is_cut_at_a_whole_escape)
