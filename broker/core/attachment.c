@@ -160,9 +160,8 @@ static void begin_end(struct lkd_core *core, struct lkd_attachment *attachment,
     lkd_wait_drop(core, attachment, now_ns);
     enter(attachment, LKD_ATTACHMENT_REPAIRING);
     /* It may have ended by itself just then; nobody can tell, and it was told to. */
-    attachment->cause = cause == LKI_CAUSE_EXITED && lkd_lease_is_ending(attachment)
-                            ? LKI_CAUSE_FORCED
-                            : cause;
+    attachment->cause =
+        cause == LKI_CAUSE_EXITED && lkd_lease_is_ending(attachment) ? LKI_CAUSE_FORCED : cause;
     attachment->ended_ns = now_ns;
     /* A client may have written over the id, which would hide the cells of the dead from its repair
      * and leave writers waiting for a reader that is gone. */

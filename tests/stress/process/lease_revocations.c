@@ -28,7 +28,7 @@
 #define COMPLAINT_NS (1 * LKI_NS_PER_MS) /* a waiter's first nap, about */
 #define CHILD_NS (100 * LKI_NS_PER_MS)
 #define WATCH_NS (20 * LKI_NS_PER_MS) /* how long each new holder watches its canary */
-#define WORDS 64u                    /* each in a cache line of its own: one page */
+#define WORDS 64u                     /* each in a cache line of its own: one page */
 
 struct stage {
     struct test_broker broker;

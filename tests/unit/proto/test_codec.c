@@ -160,8 +160,7 @@ static void expect_same(struct lki_message *got, const struct lki_message *expec
         break;
     case LKI_REQUEST_FORCE_RELEASE:
         expect_same_bytes(&got->as.force_release.name, &expected->as.force_release.name);
-        expect_same_bytes(&got->as.force_release.lock_name,
-                          &expected->as.force_release.lock_name);
+        expect_same_bytes(&got->as.force_release.lock_name, &expected->as.force_release.lock_name);
         expect_same_bytes(&got->as.force_release.reason, &expected->as.force_release.reason);
         break;
     case LKI_REPLY_RESULT:
