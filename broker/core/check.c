@@ -111,6 +111,24 @@ static void check_session(const struct lkd_core *core, const struct lkd_session 
     }
 }
 
+static void check_leases(const struct lkd_core *core)
+{
+    uint32_t count = 0;
+    for (const struct lki_list *node = core->leases.next; node != &core->leases;
+         node = node->next) {
+        const struct lkd_lease *lease = LKI_LIST_ENTRY(node, struct lkd_lease, of_core);
+        bool waits = lease->phase == LKD_LEASE_REPORTED || lease->phase == LKD_LEASE_STUCK;
+        count++;
+        LKI_ASSERT(lease->holder->state != LKD_ATTACHMENT_ENDED);
+        LKI_ASSERT(!lki_list_is_empty(&lease->of_holder));
+        LKI_ASSERT(lease->lock < lease->holder->segment->locks);
+        /* What runs will be looked at again, what does not costs no timer. */
+        LKI_ASSERT(waits == (lease->deadline.index == LKD_DEADLINE_UNSET));
+    }
+    LKI_ASSERT(count == core->lease_count && count <= LKI_LEASES_MAX);
+    lkd_deadlines_check(&core->lease_deadlines);
+}
+
 void lkd_core_check(const struct lkd_core *core)
 {
     const struct lkd_session *session;
@@ -132,5 +150,5 @@ void lkd_core_check(const struct lkd_core *core)
     lkd_monitor_check(core);
     LKI_ASSERT(lki_list_is_empty(&core->broken));
     lkd_deadlines_check(&core->deadlines);
-    lkd_lease_check(core);
+    check_leases(core);
 }

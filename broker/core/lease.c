@@ -586,21 +586,3 @@ void lkd_lease_due(struct lkd_core *core, uint64_t now_ns)
         step(core, LKI_CONTAINER_OF(first, struct lkd_lease, deadline), now_ns);
     }
 }
-
-void lkd_lease_check(const struct lkd_core *core)
-{
-    uint32_t count = 0;
-    for (const struct lki_list *node = core->leases.next; node != &core->leases;
-         node = node->next) {
-        const struct lkd_lease *lease = LKI_LIST_ENTRY(node, struct lkd_lease, of_core);
-        bool waits = lease->phase == LKD_LEASE_REPORTED || lease->phase == LKD_LEASE_STUCK;
-        count++;
-        LKI_ASSERT(lease->holder->state != LKD_ATTACHMENT_ENDED);
-        LKI_ASSERT(!lki_list_is_empty(&lease->of_holder));
-        LKI_ASSERT(lease->lock < lease->holder->segment->locks);
-        /* What runs will be looked at again, what does not costs no timer. */
-        LKI_ASSERT(waits == (lease->deadline.index == LKD_DEADLINE_UNSET));
-    }
-    LKI_ASSERT(count == core->lease_count && count <= LKI_LEASES_MAX);
-    lkd_deadlines_check(&core->lease_deadlines);
-}

@@ -62,8 +62,6 @@ void lkd_lease_forget(struct lkd_core *core, struct lkd_attachment *holder);
 /* Whether its process was told to end because of what it holds. */
 bool lkd_lease_is_ending(const struct lkd_attachment *holder);
 
-void lkd_lease_check(const struct lkd_core *core);
-
 /* --- Words (lease_text.c) --- */
 
 /* "report", "kill" or "fence" */
