@@ -2,6 +2,7 @@
 /* lockkeeperd: options, a clean process, one daemon. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/close_range.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "broker/handover.h"
 #include "broker/io/daemon.h"
 #include "broker/io/instance.h"
 #include "broker/io/log.h"
@@ -116,6 +118,8 @@ struct service {
     struct lkd_names names;
     struct lkd_service manager;
     struct lkd_options options;
+    char program[PATH_MAX]; /* where this image was started from; may be another one's by now */
+    char **argv;
 };
 
 /* Returns 0, or an exit code. */
@@ -191,7 +195,21 @@ static void close_path(uint64_t token_epoch_s, void *user)
     lkd_instance_close(&service->instance);
 }
 
-static int serve(struct service *service)
+static bool can_upgrade(void *user)
+{
+    const struct service *service = user;
+    return service->program[0] != '\0' && lkd_handover_ask(service->program);
+}
+
+static int upgrade(int ledger_fd, void *user)
+{
+    const struct service *service = user;
+    const struct lkd_handover handover = {.program = service->program, .argv = service->argv};
+    return lkd_handover_execute(&handover, ledger_fd, &service->instance, &service->names,
+                                &service->manager);
+}
+
+static void open_names(struct service *service)
 {
     const struct lkd_instance *instance = &service->instance;
     uint32_t slots = (uint32_t)lkd_limits_max(&service->options.limits, LKD_ATTACHMENTS);
@@ -201,14 +219,23 @@ static int serve(struct service *service)
                      "cannot write %s.names: %s; should this broker be lost, the next one may give "
                      "a name away that a client still uses",
                      instance->path, strerror(-r));
+}
+
+/* ledger_fd: of the image before; -1: there was none. */
+static int serve(struct service *service, int ledger_fd)
+{
+    const struct lkd_instance *instance = &service->instance;
     const int kept[] = {instance->directory_fd, instance->lock_fd, instance->listen_fd,
                         service->names.fd, service->manager.socket_fd};
     const struct lkd_keeper_service hooks = {.work = work,
                                              .serving = tell_ready,
                                              .alive = tell_alive,
+                                             .can_upgrade = can_upgrade,
+                                             .upgrade = upgrade,
                                              .close = close_path,
                                              .user = service};
-    return lkd_keeper_run(&service->options.limits, kept, sizeof(kept) / sizeof(kept[0]), &hooks);
+    return lkd_keeper_run(&service->options.limits, ledger_fd, kept, sizeof(kept) / sizeof(kept[0]),
+                          &hooks);
 }
 
 /* The path where a broker without a manager's socket listens, after leaving whoever started it. */
@@ -250,6 +277,46 @@ static int open_instance(struct service *service, int *out_exit_code)
     return r;
 }
 
+/* Everything from the beginning. */
+static int begin(struct service *service)
+{
+    const struct lkd_options *options = &service->options;
+    int exit_code = EX_OSERR;
+    lkd_managed_open(&service->manager, options->autostarted);
+    if (options->ready_fd >= 0 && fcntl(options->ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
+        lkd_log_line(LKD_LOG_ERROR, "--ready-fd %d: %s", options->ready_fd, strerror(errno));
+        return EX_USAGE;
+    }
+    if (open_instance(service, &exit_code) < 0) {
+        lkd_service_close(&service->manager);
+        return exit_code;
+    }
+    if (options->autostarted && chdir("/") < 0)
+        lkd_log_line(LKD_LOG_WARNING, "cannot leave the working directory: %s", strerror(errno));
+    lkd_managed_drop_rest(&service->manager);
+    open_names(service);
+    return serve(service, -1);
+}
+
+/* In the place of another image. */
+static int resume(struct service *service)
+{
+    int ledger_fd = lkd_handover_resume(service->options.resume_fd, &service->instance,
+                                        &service->names, &service->manager);
+    if (ledger_fd < 0) {
+        lkd_log_line(LKD_LOG_ERROR, "--resume is for upgrades, which pass the number");
+        return EX_USAGE;
+    }
+    lkd_log_line(LKD_LOG_INFO, "was upgraded to " LKD_VERSION);
+    return serve(service, ledger_fd);
+}
+
+static void find_program(struct service *service)
+{
+    ssize_t length = readlink("/proc/self/exe", service->program, sizeof(service->program) - 1);
+    service->program[length > 0 ? length : 0] = '\0';
+}
+
 int main(int argc, char **argv)
 {
     static struct service service;
@@ -258,22 +325,16 @@ int main(int argc, char **argv)
 
     if (!lkd_options_parse(argc, argv, options, &exit_code))
         return exit_code;
+    if (options->accepts != 0)
+        return lkd_handover_accepts(options->accepts) ? 0 : EX_UNAVAILABLE;
+    if (options->upgrade)
+        return lkd_handover_request(options->socket_path);
     lkd_log_start(options->log_level);
     clean_process(options);
     fit_limits(options);
-    lkd_managed_open(&service.manager, options->autostarted);
-    if (options->ready_fd >= 0 && fcntl(options->ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
-        lkd_log_line(LKD_LOG_ERROR, "--ready-fd %d: %s", options->ready_fd, strerror(errno));
-        return EX_USAGE;
-    }
-    if (open_instance(&service, &exit_code) < 0) {
-        lkd_service_close(&service.manager);
-        return exit_code;
-    }
-    if (options->autostarted && chdir("/") < 0)
-        lkd_log_line(LKD_LOG_WARNING, "cannot leave the working directory: %s", strerror(errno));
-    lkd_managed_drop_rest(&service.manager);
-    exit_code = serve(&service);
+    find_program(&service);
+    service.argv = argv;
+    exit_code = options->resume_fd >= 0 ? resume(&service) : begin(&service);
     lkd_service_close(&service.manager);
     return exit_code;
 }

@@ -20,6 +20,9 @@ enum { /* options without a letter */
        OPTION_LIMIT,
        OPTION_NO_PEERPIDFD,
        OPTION_NO_SANDBOX,
+       OPTION_UPGRADE,
+       OPTION_RESUME,
+       OPTION_ACCEPTS,
        OPTION_GRACE,
        OPTION_DEBUGGER_GRACE,
 };
@@ -46,6 +49,8 @@ static const char help_text[] =
     "      --autostarted        detach from whoever started this: own session, log in\n"
     "                           PATH.log\n"
     "      --log-level LEVEL    error, warning, info (default) or debug\n"
+    "      --upgrade            ask the broker that runs to become the program that is\n"
+    "                           installed now: no connection ends, no lock changes hands\n"
     "      --no-sandbox         let the worker do what the user may, for debuggers\n"
     "      --no-peerpidfd       as on a kernel without SO_PEERPIDFD, for tests\n"
     "      --grace MS           from SIGTERM to SIGKILL when a lease is over, for tests\n"
@@ -173,6 +178,19 @@ static bool parse_option(int option, const char *value, struct lkd_options *opti
     case OPTION_NO_PEERPIDFD:
         options->no_peerpidfd = true;
         return true;
+    case OPTION_UPGRADE:
+        options->upgrade = true;
+        return true;
+    case OPTION_RESUME:
+        if (!parse_number(value, 10, INT_MAX, &number))
+            return usage_error("--resume", value, "not a descriptor's number");
+        options->resume_fd = (int)number;
+        return true;
+    case OPTION_ACCEPTS:
+        if (!parse_number(value, 10, UINT32_MAX, &number) || number == 0)
+            return usage_error("--accepts", value, "not a version");
+        options->accepts = number;
+        return true;
     case OPTION_NO_SANDBOX:
         options->no_sandbox = true;
         return true;
@@ -192,6 +210,9 @@ bool lkd_options_parse(int argc, char **argv, struct lkd_options *out_options, i
         {"limit", required_argument, NULL, OPTION_LIMIT},
         {"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
         {"no-peerpidfd", no_argument, NULL, OPTION_NO_PEERPIDFD},
+        {"upgrade", no_argument, NULL, OPTION_UPGRADE},
+        {"resume", required_argument, NULL, OPTION_RESUME},
+        {"accepts", required_argument, NULL, OPTION_ACCEPTS},
         {"no-sandbox", no_argument, NULL, OPTION_NO_SANDBOX},
         {"grace", required_argument, NULL, OPTION_GRACE},
         {"debugger-grace", required_argument, NULL, OPTION_DEBUGGER_GRACE},
@@ -199,7 +220,8 @@ bool lkd_options_parse(int argc, char **argv, struct lkd_options *out_options, i
         {"version", no_argument, NULL, 'V'},
         {NULL, 0, NULL, 0},
     };
-    struct lkd_options options = {.mode = 0600, .ready_fd = -1, .log_level = LKD_LOG_INFO};
+    struct lkd_options options = {
+        .mode = 0600, .ready_fd = -1, .resume_fd = -1, .log_level = LKD_LOG_INFO};
     int option;
     while ((option = getopt_long(argc, argv, "hV", table, NULL)) != -1) {
         if (option == 'h' || option == 'V') {

@@ -18,6 +18,9 @@ struct lkd_options {
     bool autostarted;
     bool no_peerpidfd;
     bool no_sandbox;
+    bool upgrade;     /* ask a running broker to become what is installed */
+    int resume_fd;    /* of an upgrade; -1: none */
+    uint64_t accepts; /* 0: not asked */
     enum lkd_log_level log_level;
     struct lkd_limits limits;
     uint64_t grace_ms; /* 0: the default */

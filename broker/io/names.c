@@ -66,8 +66,9 @@ static bool is_sane(const struct lkd_names_record *record)
            record->name_bytes <= LKI_NAME_BYTES_MAX && record->pid > 0;
 }
 
-/* Calls back for every record of a process that lives. Returns 0 or what the callback returned. */
-static int walk(int fd, int (*visit)(const struct lkd_names_record *record, void *user), void *user)
+/* Calls back for every record from index `first` on of a process that lives. Returns 0 or what the callback returned. */
+static int walk(int fd, uint64_t first,
+                int (*visit)(const struct lkd_names_record *record, void *user), void *user)
 {
     struct header header;
     char boot_id[40];
@@ -77,7 +78,7 @@ static int walk(int fd, int (*visit)(const struct lkd_names_record *record, void
         header.record_bytes != sizeof(record) ||
         memcmp(header.boot_id, boot_id, sizeof(boot_id)) != 0)
         return 0;
-    for (uint64_t index = 0; index < RECORDS_READ_MAX; index++) {
+    for (uint64_t index = first; index < RECORDS_READ_MAX; index++) {
         /* What was never written is not there: most of the file, as a rule. */
         off_t data = lseek(fd, offset_of(index), SEEK_DATA);
         if (data < 0)
@@ -155,11 +156,20 @@ int lkd_names_open(struct lkd_names *names, int directory_fd, const char *base, 
     struct stat status;
     if (old >= 0 && fstat(old, &status) == 0 && S_ISREG(status.st_mode) &&
         (status.st_uid == geteuid() || status.st_uid == 0)) {
-        int r = walk(old, carry, names);
+        int r = walk(old, 0, carry, names);
         if (r < 0)
             return r;
     }
     return begin(names);
+}
+
+void lkd_names_resume(struct lkd_names *names, int directory_fd, const char *base, uint32_t slots,
+                      int fd)
+{
+    *names = (struct lkd_names){.directory_fd = directory_fd, .fd = fd, .slots = slots};
+    (void)snprintf(names->file, sizeof(names->file), "%s.names", base);
+    if (fd >= 0)
+        (void)walk(fd, slots, carry, names); /* without memory some are not reserved any more */
 }
 
 int lkd_names_note(const struct lkd_names *names, const struct lkd_name_change *change,
@@ -202,7 +212,7 @@ void lkd_names_carried(const struct lkd_names *names, size_t i, struct lkd_name_
 
 void lkd_names_close(struct lkd_names *names)
 {
-    if (names->fd >= 0 && walk(names->fd, find_any, NULL) == 0)
+    if (names->fd >= 0 && walk(names->fd, 0, find_any, NULL) == 0)
         (void)unlinkat(names->directory_fd, names->file, 0);
     names->fd = lki_close(names->fd);
     free(names->carried);

@@ -39,6 +39,10 @@ struct lkd_names_owner { /* who has a name */
  */
 int lkd_names_open(struct lkd_names *names, int directory_fd, const char *base, uint32_t slots);
 
+/* The same for a file that is open already and goes on as it is. */
+void lkd_names_resume(struct lkd_names *names, int directory_fd, const char *base, uint32_t slots,
+                      int fd);
+
 /* Writes one note. Returns 0 or -errno: an old note there stays. */
 int lkd_names_note(const struct lkd_names *names, const struct lkd_name_change *change,
                    const struct lkd_names_owner *owner);

@@ -51,7 +51,8 @@ struct lkd_keeper {
     uint64_t resume_ns; /* when to start the next one; 0: not now */
     uint32_t restarts;
     bool stopping;
-    bool closed; /* socket and lock are given up */
+    bool upgrading; /* asked to */
+    bool closed;    /* socket and lock are given up */
     bool done;
     int exit_code;
 };
@@ -61,7 +62,8 @@ struct lkd_keeper {
 static int make_ledger(struct lkd_keeper *keeper, const struct lkd_limits *limits)
 {
     keeper->ledger_bytes = lkd_ledger_bytes(limits);
-    keeper->ledger_fd = memfd_create("lockkeeper-ledger", MFD_CLOEXEC);
+    if (keeper->ledger_fd < 0)
+        keeper->ledger_fd = memfd_create("lockkeeper-ledger", MFD_CLOEXEC);
     if (keeper->ledger_fd < 0 || ftruncate(keeper->ledger_fd, (off_t)keeper->ledger_bytes) < 0)
         return -errno;
     void *base = mmap(NULL, keeper->ledger_bytes, PROT_READ | PROT_WRITE,
@@ -72,14 +74,19 @@ static int make_ledger(struct lkd_keeper *keeper, const struct lkd_limits *limit
     return 0;
 }
 
+static const int watched[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR2};
+
+static void fill_watched(sigset_t *out_set)
+{
+    (void)sigemptyset(out_set);
+    for (size_t i = 0; i < sizeof(watched) / sizeof(watched[0]); i++)
+        (void)sigaddset(out_set, watched[i]);
+}
+
 static int watch_signals(struct lkd_keeper *keeper)
 {
     sigset_t ours;
-    (void)sigemptyset(&ours);
-    (void)sigaddset(&ours, SIGCHLD);
-    (void)sigaddset(&ours, SIGTERM);
-    (void)sigaddset(&ours, SIGINT);
-    (void)sigaddset(&ours, SIGHUP);
+    fill_watched(&ours);
     if (sigprocmask(SIG_BLOCK, &ours, &keeper->old_mask) < 0)
         return -errno;
     keeper->signal_fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -228,6 +235,40 @@ static void on_child(struct lkd_keeper *keeper)
     }
 }
 
+/* --- Upgrade --- */
+
+/* The worker is killed as it might be at any time, so that this is no case of its own. */
+static void stop_worker(struct lkd_keeper *keeper)
+{
+    int status;
+    if (keeper->pid == 0)
+        return;
+    (void)kill(keeper->pid, SIGKILL);
+    while (waitpid(keeper->pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    keeper->pid = 0;
+}
+
+static void upgrade(struct lkd_keeper *keeper)
+{
+    keeper->upgrading = false;
+    if (!has_served(keeper) || keeper->closed)
+        return;
+    if (!keeper->service->can_upgrade(keeper->service->user)) {
+        lkd_log_line(LKD_LOG_WARNING, "no upgrade: the program that is installed now cannot go on "
+                                      "from here; this one goes on");
+        return;
+    }
+    stop_worker(keeper);
+    (void)sigprocmask(SIG_SETMASK, &keeper->old_mask, NULL);
+    int r = keeper->service->upgrade(keeper->ledger_fd, keeper->service->user);
+    lkd_log_line(LKD_LOG_WARNING, "no upgrade: %s; this program goes on", strerror(-r));
+    sigset_t ours;
+    fill_watched(&ours);
+    (void)sigprocmask(SIG_BLOCK, &ours, NULL);
+    begin_worker(keeper);
+}
+
 /* --- The loop --- */
 
 static void on_signals(struct lkd_keeper *keeper)
@@ -235,8 +276,9 @@ static void on_signals(struct lkd_keeper *keeper)
     struct signalfd_siginfo info;
     bool child = false;
     while (read(keeper->signal_fd, &info, sizeof(info)) == sizeof(info)) {
-        if (info.ssi_signo == SIGCHLD) {
-            child = true;
+        if (info.ssi_signo == SIGCHLD || info.ssi_signo == SIGUSR2) {
+            child = child || info.ssi_signo == SIGCHLD;
+            keeper->upgrading = keeper->upgrading || info.ssi_signo == SIGUSR2;
             continue;
         }
         keeper->stopping = true;
@@ -247,6 +289,8 @@ static void on_signals(struct lkd_keeper *keeper)
     }
     if (child)
         on_child(keeper);
+    if (keeper->upgrading && !keeper->done && !keeper->stopping)
+        upgrade(keeper);
 }
 
 /* A descriptor of the same file that cannot write. A dup would share the file description, and with
@@ -348,11 +392,11 @@ static void turn(struct lkd_keeper *keeper)
         on_signals(keeper);
 }
 
-int lkd_keeper_run(const struct lkd_limits *limits, const int *kept, size_t kept_count,
-                   const struct lkd_keeper_service *service)
+int lkd_keeper_run(const struct lkd_limits *limits, int ledger_fd, const int *kept,
+                   size_t kept_count, const struct lkd_keeper_service *service)
 {
     struct lkd_keeper keeper = {
-        .service = service, .ledger_fd = -1, .signal_fd = -1, .requests = {-1, -1}};
+        .service = service, .ledger_fd = ledger_fd, .signal_fd = -1, .requests = {-1, -1}};
     int r = keeper_init(&keeper, limits, kept, kept_count);
     if (r < 0) {
         lkd_log_line(LKD_LOG_ERROR, "cannot keep a worker: %s", strerror(-r));

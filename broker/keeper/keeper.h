@@ -12,6 +12,7 @@
  * One thread; the worker is the only child. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,10 @@ struct lkd_keeper_service {
     void (*serving)(void *user);
     /* Its loop turns. */
     void (*alive)(void *user);
+    /* Asked to upgrade: whether the program that is installed can go on from here. */
+    bool (*can_upgrade)(void *user);
+    /* Becomes it. No worker runs. Returns on failure only, with -errno. */
+    int (*upgrade)(int ledger_fd, void *user);
     /* Called once: gives up the path, the listening socket and the lock. token_epoch_s: the last
      * that a worker has used. */
     void (*close)(uint64_t token_epoch_s, void *user);
@@ -33,10 +38,11 @@ struct lkd_keeper_service {
 
 /**
  * Runs workers until one ends by itself, which is the end of the service, or until SIGTERM, SIGINT
- * or SIGHUP, which it hands on.
+ * or SIGHUP, which it hands on. SIGUSR2 asks for an upgrade.
  * @limits:  of the ledger
+ * @ledger_fd: of a keeper whose place this one has taken; -1: there is none, and a new one is made
  * @kept:    descriptors that every worker finds and none may close; borrowed
  * Returns:  the exit code: that of the worker that ended by itself; EX_OSERR
  */
-int lkd_keeper_run(const struct lkd_limits *limits, const int *kept, size_t kept_count,
-                   const struct lkd_keeper_service *service);
+int lkd_keeper_run(const struct lkd_limits *limits, int ledger_fd, const int *kept,
+                   size_t kept_count, const struct lkd_keeper_service *service);
