@@ -18,6 +18,7 @@
 #include "broker/io/names.h"
 #include "broker/io/peer.h"
 #include "broker/io/process.h"
+#include "broker/io/watchdog.h"
 #include "broker/io/worker.h"
 #include "common/list.h"
 #include "proto/channel.h"
@@ -70,6 +71,7 @@ struct lkd_daemon {
     uint32_t slice_locks;
     uv_timer_t idle_exit;
     uv_timer_t alive;
+    struct lkd_watchdog watchdog;
     uv_signal_t signals[3];
 
     struct lkd_processes processes;

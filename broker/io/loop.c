@@ -232,6 +232,8 @@ static int make_handles(struct lkd_daemon *daemon)
             return r;
     }
     r = lkd_unread_open(daemon);
+    if (r == 0)
+        r = lkd_watchdog_open(&daemon->watchdog, &daemon->loop, LKD_WATCHDOG_NS);
     if (r < 0)
         return r;
     r = uv_poll_init(&daemon->loop, &daemon->keeper, daemon->options.start->request_fd);
@@ -328,6 +330,7 @@ static void close_handles(struct lkd_daemon *daemon)
     for (size_t i = 0; i < LKI_ARRAY_LENGTH(stop_signals); i++)
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
     lkd_unread_close(daemon);
+    lkd_watchdog_close(&daemon->watchdog);
     if (daemon->keeper_open)
         uv_close((uv_handle_t *)&daemon->keeper, NULL);
     if (daemon->timer_open)
