@@ -91,7 +91,7 @@ struct lki_attachment { /* four cache lines */
     uint32_t padding0;
     _Atomic uint64_t waiting_since_ns; /* for people: when the present wait began */
     _Atomic uint64_t held_since_ns;    /* for people: when the last hold to exit began */
-    _Atomic uint64_t applied;          /* highest request of its session applied; by the broker */
+    uint64_t reserved;
     uint8_t padding1[16];
     /* The hold cells: lock index + 1 of each lock held shared, 0 when empty. */
     _Atomic uint32_t cells[LKI_SHARED_HOLDS_MAX];
