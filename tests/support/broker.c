@@ -125,8 +125,18 @@ void test_broker_start_with(struct test_broker *broker, const struct test_broker
     }
 }
 
+/* The keeper replaces a worker that fails, and nobody would notice. */
+static void expect_one_worker(const struct test_broker *broker)
+{
+    if (broker->restarts || !test_broker_logged(broker, "another goes on"))
+        return;
+    test_broker_show_log(broker);
+    test_check(false, "a worker of the broker failed");
+}
+
 void test_broker_stop(struct test_broker *broker)
 {
+    expect_one_worker(broker);
     test_check(kill(broker->pid, SIGTERM) == 0, "the broker ended by itself");
     int status = test_reap(broker->pid);
     test_check(WIFEXITED(status) && WEXITSTATUS(status) == 0,

@@ -12,6 +12,7 @@ struct test_broker {
     char directory[40];   /* /tmp/lk-test-XXXXXX: what check_leftovers looks for */
     char socket_path[64]; /* in it */
     char log_path[64];    /* what the daemon wrote */
+    bool restarts;        /* the test ends workers; else none may end by itself */
 };
 
 struct test_broker_options {

@@ -95,10 +95,23 @@ void test_kill(pid_t pid)
     test_reap(pid);
 }
 
+static void await_stopped(pid_t pid)
+{
+    uint64_t deadline_ns = lki_clock_now_ns() + PATIENCE_NS;
+    while (test_process_state(pid) != 'T') {
+        test_check(lki_clock_now_ns() < deadline_ns, "process %d does not stop", (int)pid);
+        test_sleep_ns(LKI_NS_PER_MS / 10);
+    }
+}
+
 void test_stop(pid_t pid)
 {
     test_check(kill(pid, SIGSTOP) == 0, "stop %d", (int)pid);
     siginfo_t info;
+    if (waitid(P_PID, (id_t)pid, &info, WSTOPPED | WNOWAIT | WNOHANG) < 0 && errno == ECHILD) {
+        await_stopped(pid); /* somebody else's child */
+        return;
+    }
     test_check(waitid(P_PID, (id_t)pid, &info, WSTOPPED | WNOWAIT) == 0, "waitid %d", (int)pid);
     test_check(info.si_code == CLD_STOPPED, "process %d ended instead of stopping", (int)pid);
     test_check(waitid(P_PID, (id_t)pid, &info, WSTOPPED) == 0, "waitid %d", (int)pid);

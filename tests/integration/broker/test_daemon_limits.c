@@ -22,6 +22,32 @@ TestSuite(daemon_limits, .init = fixture_open, .fini = fixture_close, .timeout =
 
 #define SESSIONS 100
 
+/* The child of the daemon that does the work. */
+static pid_t worker_pid(void)
+{
+    char path[64];
+    int pid = 0;
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", broker.pid, broker.pid);
+    FILE *file = fopen(path, "re");
+    cr_assert(ne(ptr, file, NULL));
+    cr_assert(eq(int, fscanf(file, "%d", &pid), 1));
+    fclose(file);
+    return pid;
+}
+
+static void await_stopped(pid_t pid)
+{
+    char path[64];
+    char state = 0;
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    while (state != 'T') {
+        FILE *file = fopen(path, "re");
+        cr_assert(ne(ptr, file, NULL));
+        cr_assert(eq(int, fscanf(file, "%*d (lockkeeper-work) %c", &state), 1));
+        fclose(file);
+    }
+}
+
 /* How often the daemon's first thread gave the processor up or lost it. */
 static unsigned long count_switches(void)
 {
@@ -29,7 +55,7 @@ static unsigned long count_switches(void)
     char line[128];
     unsigned long switches = 0;
     unsigned long sum = 0;
-    snprintf(path, sizeof(path), "/proc/%d/status", broker.pid);
+    snprintf(path, sizeof(path), "/proc/%d/status", worker_pid());
     FILE *file = fopen(path, "re");
     cr_assert(ne(ptr, file, NULL));
     while (fgets(line, sizeof(line), file) != NULL) {
@@ -46,12 +72,12 @@ static unsigned long cpu_ticks(void)
     char path[64];
     unsigned long user = 0;
     unsigned long system_ticks = 0;
-    snprintf(path, sizeof(path), "/proc/%d/stat", broker.pid);
+    snprintf(path, sizeof(path), "/proc/%d/stat", worker_pid());
     FILE *file = fopen(path, "re");
     cr_assert(ne(ptr, file, NULL));
     cr_assert(
         eq(int,
-           fscanf(file, "%*d (lockkeeperd) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+           fscanf(file, "%*d (lockkeeper-work) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
                   &user, &system_ticks),
            2));
     fclose(file);
@@ -128,11 +154,12 @@ Test(daemon_limits, one_record_with_descriptors_is_under_way_to_a_client_at_a_ti
     cr_expect(lt(ulong, cpu_ticks() - ticks, 20), "the loop spins");
 
     /* While the broker cannot add to it: what is under way. */
-    cr_assert(eq(int, kill(broker.pid, SIGSTOP), 0));
-    cr_assert(eq(int, waitpid(broker.pid, NULL, WUNTRACED), broker.pid));
+    pid_t worker = worker_pid();
+    cr_assert(eq(int, kill(worker, SIGSTOP), 0));
+    await_stopped(worker);
     expect_reply(fd, 10);
     cr_expect(eq(int, (int)recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT), -1));
-    cr_assert(eq(int, kill(broker.pid, SIGCONT), 0));
+    cr_assert(eq(int, kill(worker, SIGCONT), 0));
 
     for (uint64_t id = 11; id < 10 + PIPELINED; id++)
         expect_reply(fd, id);

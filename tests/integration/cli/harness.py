@@ -93,6 +93,8 @@ class BrokerTest(unittest.TestCase):
         left = sorted(set(os.listdir(cls.directory)) - {"broker.log"})
         shutil.rmtree(cls.directory)
         check_clean(log)
+        if "another goes on" in log:
+            raise AssertionError("a worker of the broker failed:\n" + log)
         if code != 0:
             raise AssertionError("the broker ended with %d:\n%s" % (code, log))
         # A broker leaves its lock file, since removing it would race with the next one; and, when it was

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
@@ -16,14 +17,17 @@
 #define WORKERS 4
 #define SEGMENTS 3
 #define LOCKS 2
-#define ROUNDS 9000 /* of each worker; three locks in a round */
+#define ROUNDS 9000 /* of each worker unless LK_ORDERED_ROUNDS says otherwise; three locks each */
 
 static struct test_broker broker;
 static int ready, go;
+static unsigned rounds;
 static _Atomic unsigned *contended; /* acquires that had to wait while something was held */
 
 static void setup(void)
 {
+    const char *asked = getenv("LK_ORDERED_ROUNDS");
+    rounds = asked ? (unsigned)strtoul(asked, NULL, 10) : ROUNDS;
     test_broker_start(&broker);
     ready = test_event();
     go = test_event();
@@ -35,7 +39,7 @@ static void teardown(void)
     test_broker_stop(&broker);
 }
 
-TestSuite(none, .init = setup, .fini = teardown, .timeout = 100);
+TestSuite(none, .init = setup, .fini = teardown, .timeout = 3000);
 
 static void open_all(struct lk_session *session, struct lk_lock *locks[SEGMENTS * LOCKS])
 {
@@ -64,7 +68,7 @@ static int lock_in_order(void *arg)
     open_all(session, locks);
     test_event_post(ready);
     test_event_wait(go);
-    for (unsigned round = 0; round < ROUNDS; round++) {
+    for (unsigned round = 0; round < rounds; round++) {
         /* The strict segment, where each lock is two messages, in one round of eight. */
         unsigned last = round % 8 == 0 ? SEGMENTS * LOCKS : (SEGMENTS - 1) * LOCKS;
         unsigned skipped = (unsigned)test_random_below(&random, last);
@@ -106,7 +110,7 @@ Test(none, ordered_locking_never_alarms)
     for (unsigned i = 0; i < WORKERS; i++)
         test_reap_success(pids[i]);
     printf("%u of %u lockings waited while they held something\n", *contended,
-           WORKERS * ROUNDS * 3);
+           WORKERS * rounds * 3);
     cr_expect(gt(uint, *contended, 300), "there was no occasion for an alarm");
 }
 
@@ -131,11 +135,12 @@ Test(none, waiter_that_holds_gets_its_lock_from_a_peer_while_the_broker_is_stopp
     test_acquire(second, LK_EXCLUSIVE);
     pid_t waiter = test_spawn(take_both, NULL);
     test_event_wait(ready);
-    test_stop(broker.pid);
+    pid_t worker = test_broker_worker(&broker);
+    test_stop(worker);
     test_sleep_ns(20 * LKI_NS_PER_MS); /* it may ask or sleep: both have to end */
     test_release(second);
     bool got = test_event_wait_for(ready, 5 * LKI_NS_PER_S);
-    test_continue(broker.pid);
+    test_continue(worker);
     cr_expect(got, "it waited for the broker");
     test_kill(waiter);
     test_client_close(&client);

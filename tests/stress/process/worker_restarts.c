@@ -448,6 +448,7 @@ int main(int argc, char **argv)
     struct test_figures gaps;
     test_figures_init(&gaps, run.restarts);
     test_broker_start(&run.broker);
+    run.broker.restarts = true;
     make_segments();
     for (uint32_t i = 0; i < run.clients; i++)
         start_client(i);
