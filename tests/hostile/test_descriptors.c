@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -13,6 +14,7 @@
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "common/cleanup.h"
@@ -134,16 +136,27 @@ struct lingering {
     const struct lki_message *request; /* NULL: one that is wrong, as early as can be */
 };
 
-/* In a process of its own, which ends behind it: the end of a process does not linger, and the
- * broker is left with the last descriptor. */
+static void on_alarm(int number)
+{
+    (void)number;
+}
+
+/* Closes its own at once, so that as a rule the broker's is the last one. Where the broker was faster
+ * it is us who wait: until a signal comes. In a process of its own. */
 static int send_lingering(void *arg)
 {
     const struct lingering *lingering = arg;
+    const struct sigaction interrupt = {.sa_handler = on_alarm};
+    const struct itimerval soon = {.it_value = {.tv_usec = 50000}};
     int fd = make_lingering(lingering->listener);
+    test_check(sigaction(SIGALRM, &interrupt, NULL) == 0 &&
+                   setitimer(ITIMER_REAL, &soon, NULL) == 0,
+               "a timer");
     if (lingering->request)
         (void)lki_channel_send(lingering->fd, lingering->request, &fd, 1, LKI_CHANNEL_WAIT);
     else
         (void)hostile_send_bytes(lingering->fd, "\x08\x01", 2, &fd, 1);
+    close(fd);
     return 0;
 }
 

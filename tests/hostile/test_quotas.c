@@ -274,12 +274,14 @@ static void close_rings(const struct hostile_context *context)
     }
     for (int i = 0; i < LENGTH - 1; i++) {
         struct lki_message acquire = hostile_acquire(4, segment, (uint32_t)i + 1, LKI_TIME_NEVER);
+        struct lki_message list = hostile_list(5, LKI_LIST_BROKER);
         test_check(hostile_send(fds[i], &acquire) == 0, "a lock of the next");
+        /* Answered behind it: it waits now, so the last one closes the ring. */
+        test_check(hostile_call(fds[i], &list, &reply) == 0, "served");
     }
     for (uint64_t i = 0; i < TIMES; i++) {
         struct lki_message acquire = hostile_acquire(4 + i, segment, 0, LKI_TIME_NEVER);
         int r = hostile_call(fds[LENGTH - 1], &acquire, &reply);
-        /* The other requests may come in behind the first of these. */
         test_check(r == (int)LKI_STATUS_DEADLOCK, "a ring is answered by %d", r);
     }
     for (int i = 0; i < LENGTH; i++)
