@@ -125,6 +125,7 @@ int lkd_ledger_view(struct lkd_ledger *ledger, void *base, const struct lkd_limi
     if (!(record))                                                                                 \
         return;                                                                                    \
     lkd_record_leave(&(record)->state, LKD_RECORD_FREE);                                           \
+    LKI_STEP("record_next_free");                                                                  \
     (record)->next_free = (ledger)->head;                                                          \
     (ledger)->head = (uint32_t)((record) - (ledger)->kind) + 1
 
