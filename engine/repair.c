@@ -18,6 +18,7 @@ uint32_t lki_attachment_open(const struct lki_area *area, uint32_t slot, uint32_
     struct lki_attachment *attachment = &area->attachments[slot];
     uint32_t id = generation << LKI_GENERATION_SHIFT | slot;
 
+    LKI_STEP("attachment_open");
     /* relaxed: nobody acts for this slot before the reply that names the id */
     atomic_store_explicit(&attachment->wait, LKI_WAIT_NONE, memory_order_relaxed);
     for (unsigned cell = 0; cell < LKI_SHARED_HOLDS_MAX; cell++)
@@ -29,8 +30,10 @@ uint32_t lki_attachment_open(const struct lki_area *area, uint32_t slot, uint32_
     if (slot > atomic_load_explicit(&area->header->attachments_used, memory_order_relaxed))
         /* [slot-count] seq_cst, pairs with lki_area_slots_used() */
         atomic_store_explicit(&area->header->attachments_used, slot, memory_order_seq_cst);
+    LKI_STEP("attachment_id");
     /* release: who sees the id sees the flags */
     atomic_store_explicit(&attachment->id, id, memory_order_release);
+    LKI_STEP("attachment_opened");
     return id;
 }
 
@@ -96,8 +99,10 @@ static void record(const struct lki_area *area, uint32_t lock, uint64_t sequence
         cold->recovery_token == sequence)
         return;
     /* A broker that dies in here leaves no record rather than half of one. */
+    LKI_STEP("recovery_clear");
     atomic_store_explicit(&cold->recovery_cause, LKI_CAUSE_NONE, memory_order_relaxed);
     lki_fence(memory_order_release);
+    LKI_STEP("recovery");
     cold->recovery_pid = death->pid;
     cold->recovery_uid = death->uid;
     cold->recovery_token = sequence;
@@ -109,6 +114,7 @@ static void record(const struct lki_area *area, uint32_t lock, uint64_t sequence
     cold->recovery_declared = declared == sequence;
     cold->recovery_dirty_offset = atomic_load_explicit(&hot->dirty_offset, memory_order_relaxed);
     cold->recovery_dirty_length = atomic_load_explicit(&hot->dirty_length, memory_order_relaxed);
+    LKI_STEP("recovery_cause");
     /* release: after the rest. The CAS of the word that follows publishes the whole record. */
     atomic_store_explicit(&cold->recovery_cause, death->cause, memory_order_release);
 }
@@ -170,6 +176,7 @@ bool lki_repair_step(struct lki_repair *repair, const struct lki_death *death, u
     if (!owes_nothing)
         lki_wake_waiters(area, wake, user);
     uint32_t id = repair->id;
+    LKI_STEP("repair_id");
     if (attachment)
         /* release: the slot is given again only after all of the above */
         atomic_compare_exchange_strong_explicit(&attachment->id, &id, 0, memory_order_release,

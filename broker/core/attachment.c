@@ -13,6 +13,7 @@
 #include "broker/core/segment.h"
 #include "broker/core/session.h"
 #include "common/assert.h"
+#include "engine/step.h"
 
 static struct lkd_attachment_key key_of(const struct lkd_session *session, uint32_t segment)
 {
@@ -85,6 +86,7 @@ static void record(struct lkd_core *core, struct lkd_attachment *attachment)
 {
     struct lkd_attachment_record *record = lkd_ledger_take_attachment(&core->ledger);
     LKI_ASSERT(record); /* as many as the quota admits */
+    LKI_STEP("attachment_record");
     record->slot = attachment->slot;
     record->id = attachment->id;
     record->session = attachment->session->number;
@@ -176,6 +178,7 @@ static void begin_repair(struct lkd_attachment *attachment, enum lki_cause cause
     attachment->cause =
         cause == LKI_CAUSE_EXITED && lkd_lease_is_ending(attachment) ? LKI_CAUSE_FORCED : cause;
     attachment->ended_ns = ended_ns;
+    LKI_STEP("attachment_cause");
     attachment->record->cause = attachment->cause;
     attachment->record->ended_ns = ended_ns;
     lkd_record_enter(&attachment->record->state, LKD_RECORD_ENDING);

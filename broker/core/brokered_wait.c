@@ -12,6 +12,7 @@
 #include "common/assert.h"
 #include "common/clock.h"
 #include "engine/resume.h"
+#include "engine/step.h"
 
 /* How long after the last look for a deadlock a waiter that steps looks again: with its long naps.
  */
@@ -29,6 +30,7 @@ static void note_trying(struct lkd_attachment *place, const struct lki_message *
     record->lock = acquire->lock;
     record->mode = (uint16_t)acquire->mode;
     record->to_exit = acquire->to_exit;
+    LKI_STEP("acquire_record");
     record->deadline_ns = acquire->deadline_ns;
     lkd_record_enter(&record->stage, LKD_ACQUIRE_TRYING);
 }

@@ -129,6 +129,99 @@ static void check_leases(const struct lkd_core *core)
     lkd_deadlines_check(&core->lease_deadlines);
 }
 
+/* --- The ledger --- */
+
+static uint32_t fact_of(const _Atomic uint32_t *fact)
+{
+    /* relaxed: this thread alone writes it */
+    return atomic_load_explicit(fact, memory_order_relaxed);
+}
+
+static void check_attachment_record(const struct lkd_attachment *attachment, uint32_t *count)
+{
+    const struct lkd_attachment_record *record = attachment->record;
+    LKI_ASSERT((record == NULL) == (attachment->state == LKD_ATTACHMENT_ENDED));
+    if (!record)
+        return;
+    uint32_t state = lkd_record_state(&record->state);
+    LKI_ASSERT(state ==
+               (attachment->state == LKD_ATTACHMENT_LIVE ? LKD_RECORD_LIVE : LKD_RECORD_ENDING));
+    LKI_ASSERT(record->slot == attachment->slot && record->id == attachment->id);
+    LKI_ASSERT(record->session == attachment->session->number);
+    LKI_ASSERT(record->segment == attachment->segment->number);
+    if (attachment->waiting) {
+        LKI_ASSERT(fact_of(&record->stage) == LKD_ACQUIRE_TRYING);
+        LKI_ASSERT(record->request == attachment->acquire_request);
+        LKI_ASSERT(record->lock == attachment->wait.lock);
+    }
+    (*count)++;
+}
+
+static void check_session_record(const struct lkd_session *session, uint32_t *attachment_count)
+{
+    const struct lkd_session_record *record = session->record;
+    LKI_ASSERT(record && lkd_record_state(&record->state) == LKD_RECORD_LIVE);
+    LKI_ASSERT(record->number == session->number && record->uid == session->uid);
+    bool cut = fact_of(&record->flags) & LKD_SESSION_CUT;
+    LKI_ASSERT(cut == (session->state == LKD_SESSION_LOST));
+    bool greeted = fact_of(&record->flags) & LKD_SESSION_GREETED;
+    LKI_ASSERT(cut || greeted == (session->state != LKD_SESSION_GREETING));
+    for (const struct lki_list *node = session->attachments.next; node != &session->attachments;
+         node = node->next)
+        check_attachment_record(LKI_LIST_ENTRY(node, struct lkd_attachment, of_session),
+                                attachment_count);
+}
+
+static void check_segment_record(const struct lkd_segment *segment, uint32_t *count)
+{
+    const struct lkd_segment_record *record = segment->record;
+    LKI_ASSERT((record == NULL) == (segment->state == LKD_SEGMENT_MAKING));
+    if (!record)
+        return;
+    uint32_t facts = fact_of(&record->facts);
+    LKI_ASSERT(lkd_record_state(&record->state) == LKD_RECORD_LIVE);
+    LKI_ASSERT(record->number == segment->number && record->locks == segment->locks);
+    LKI_ASSERT(!(facts & LKD_SEGMENT_NAMED) == !segment->named);
+    LKI_ASSERT(!(facts & LKD_SEGMENT_IS_QUARANTINED) == !segment->quarantined);
+    LKI_ASSERT(!(facts & LKD_SEGMENT_IS_PUBLISHED) == (segment->state != LKD_SEGMENT_PUBLISHED));
+    LKI_ASSERT(record->data_bytes == segment->data_bytes);
+    (*count)++;
+}
+
+#define COUNT_USED(ledger, kind, out_count)                                                        \
+    do {                                                                                           \
+        for (uint32_t i = 0; i < fact_of(&(ledger)->header->kind##_used); i++)                     \
+            (out_count) += lkd_record_state(&(ledger)->kind[i].state) != LKD_RECORD_FREE;          \
+    } while (0)
+
+/* Every object has its record, and there is no other: a successor would find the same. */
+static void check_ledger(const struct lkd_core *core)
+{
+    const struct lkd_ledger *ledger = &core->ledger;
+    uint32_t segments = 0;
+    uint32_t attachments = 0;
+    uint32_t sessions_used = 0;
+    uint32_t segments_used = 0;
+    uint32_t attachments_used = 0;
+
+    for (const struct lkd_session *session = core->sessions; session;
+         session = session->by_number.next)
+        check_session_record(session, &attachments);
+    for (const struct lkd_segment *segment = core->by_number; segment;
+         segment = segment->by_number.next)
+        check_segment_record(segment, &segments);
+    COUNT_USED(ledger, sessions, sessions_used);
+    COUNT_USED(ledger, segments, segments_used);
+    COUNT_USED(ledger, attachments, attachments_used);
+    LKI_ASSERT(sessions_used == core->session_count);
+    LKI_ASSERT(segments_used == segments);
+    LKI_ASSERT(attachments_used == attachments);
+    /* relaxed: as above */
+    LKI_ASSERT(atomic_load_explicit(&ledger->header->last_session, memory_order_relaxed) ==
+               core->last_session);
+    LKI_ASSERT(fact_of(&ledger->header->last_segment) == core->last_segment);
+}
+
 void lkd_core_check(const struct lkd_core *core)
 {
     const struct lkd_session *session;
@@ -148,6 +241,7 @@ void lkd_core_check(const struct lkd_core *core)
     LKI_ASSERT(segments == core->segment_count);
     lkd_charge_check(core);
     lkd_monitor_check(core);
+    check_ledger(core);
     LKI_ASSERT(lki_list_is_empty(&core->broken));
     lkd_deadlines_check(&core->deadlines);
     check_leases(core);

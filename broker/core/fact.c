@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker/core/fact.h"
+#include "engine/step.h"
 
 #include <string.h>
 
@@ -7,6 +8,7 @@
 
 void lkd_fact_publish(const struct lki_area *area)
 {
+    LKI_STEP("fact_publish");
     /* [published] release: an opener that finds the segment published finds its data initialised;
      * the creator's writes came before its request. */
     atomic_store_explicit(&area->header->state, LKI_SEGMENT_PUBLISHED, memory_order_release);
@@ -14,6 +16,7 @@ void lkd_fact_publish(const struct lki_area *area)
 
 void lkd_fact_set_data_bytes(const struct lki_area *area, uint64_t data_bytes)
 {
+    LKI_STEP("fact_data_bytes");
     /* [data-bytes] release: whoever sees the size finds the memory there */
     atomic_store_explicit(&area->header->data_bytes, data_bytes, memory_order_release);
 }
@@ -22,7 +25,9 @@ void lkd_fact_name_lock(const struct lki_area *area, uint32_t lock, const void *
                         uint32_t name_bytes)
 {
     struct lki_lock_cold *cold = &area->cold[lock];
+    LKI_STEP("fact_lock_name");
     memcpy(cold->name, name, name_bytes);
+    LKI_STEP("fact_lock_name_bytes");
     /* [lock-name] release: whoever sees the length sees the name */
     atomic_store_explicit(&cold->name_bytes, name_bytes, memory_order_release);
 }
@@ -40,6 +45,7 @@ uint32_t lkd_fact_lock_name(const struct lki_area *area, uint32_t lock, uint8_t 
 
 void lkd_fact_restore_id(const struct lki_area *area, uint32_t slot, uint32_t id)
 {
+    LKI_STEP("fact_id");
     /* relaxed: the broker alone writes ids and reads this one again, in the repair */
     atomic_store_explicit(&area->attachments[slot].id, id, memory_order_relaxed);
 }

@@ -148,6 +148,7 @@ bool lkd_ledger_next_change(struct lkd_ledger *ledger, uint32_t *out_index)
     if (!(record))                                                                                 \
         return;                                                                                    \
     lkd_record_leave(&(record)->state, LKD_RECORD_FREE);                                           \
+    LKI_STEP("record_next_free");                                                                  \
     (record)->next_free = (ledger)->head;                                                          \
     (ledger)->head = (uint32_t)((record) - (ledger)->kind) + 1
 

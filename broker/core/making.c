@@ -12,6 +12,7 @@
 #include "broker/core/rights.h"
 #include "broker/core/segment.h"
 #include "common/assert.h"
+#include "engine/step.h"
 
 /* Why the driver failed, and what to do about it. */
 static const char *reason_of(int result)
@@ -196,7 +197,9 @@ void lkd_making_publish(struct lkd_core *core, struct lkd_attachment *main,
 static void note_removal(struct lkd_session *session, uint64_t request,
                          const struct lkd_segment *segment)
 {
+    LKI_STEP("remove_segment");
     session->record->remove_segment = segment->number;
+    LKI_STEP("remove_request");
     /* release: vouches for the number */
     atomic_store_explicit(&session->record->remove_request, request, memory_order_release);
 }

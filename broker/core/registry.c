@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/assert.h"
+#include "engine/step.h"
 
 static size_t key_bytes(uint32_t name_bytes)
 {
@@ -83,6 +84,7 @@ bool lkd_registry_add(struct lkd_core *core, struct lkd_segment *segment)
     if (!lkd_registry_adopt(core, segment, true))
         return false;
     core->last_segment = segment->number;
+    LKI_STEP("last_segment");
     /* release: before a record that has it */
     atomic_store_explicit(&core->ledger.header->last_segment, segment->number,
                           memory_order_release);
@@ -98,6 +100,7 @@ void lkd_registry_remove_name(struct lkd_core *core, struct lkd_segment *segment
     for (uint32_t slot = 1; slot < segment->slot_capacity; slot++)
         if (segment->slots[slot].attachment && segment->slots[slot].attachment->record)
             lkd_ledger_change(&core->ledger, segment->slots[slot].attachment->record);
+    LKI_STEP("remove_name");
     if (segment->record) /* seq_cst: before whatever is done next */
         atomic_fetch_and_explicit(&segment->record->facts, ~LKD_SEGMENT_NAMED,
                                   memory_order_seq_cst);

@@ -11,6 +11,7 @@
 #include "broker/core/monitor.h"
 #include "broker/core/registry.h"
 #include "common/assert.h"
+#include "engine/step.h"
 #include "lockkeeper/lockkeeper.h"
 
 #define SLOT_CAPACITY_MIN 8u
@@ -209,6 +210,7 @@ static void record(struct lkd_core *core, struct lkd_segment *segment,
     uint32_t facts = (segment->named ? LKD_SEGMENT_NAMED : 0) |
                      (segment->state == LKD_SEGMENT_PUBLISHED ? LKD_SEGMENT_IS_PUBLISHED : 0) |
                      (segment->file ? LKD_SEGMENT_IS_FILE : 0);
+    LKI_STEP("segment_record");
     record->number = segment->number;
     record->area_fd = made->area_fd;
     record->data_fd = made->data_fd;
@@ -249,6 +251,7 @@ void lkd_segment_format(struct lkd_core *core, struct lkd_segment *segment,
     if (epoch < core->config.token_epoch_s)
         epoch = core->config.token_epoch_s;
     core->last_epoch_s = epoch;
+    LKI_STEP("last_epoch");
     /* release: before a token of it is given */
     atomic_store_explicit(&core->ledger.header->last_epoch_s, epoch, memory_order_release);
 
@@ -271,6 +274,7 @@ void lkd_segment_format(struct lkd_core *core, struct lkd_segment *segment,
 void lkd_segment_publish(struct lkd_segment *segment)
 {
     enter(segment, LKD_SEGMENT_PUBLISHED);
+    LKI_STEP("publish");
     /* seq_cst: a successor publishes it once more */
     atomic_fetch_or_explicit(&segment->record->facts, LKD_SEGMENT_IS_PUBLISHED,
                              memory_order_seq_cst);
@@ -280,6 +284,7 @@ void lkd_segment_publish(struct lkd_segment *segment)
 void lkd_segment_set_data_bytes(struct lkd_segment *segment, uint64_t data_bytes)
 {
     segment->data_bytes = data_bytes;
+    LKI_STEP("data_bytes");
     /* release: a successor tells those who map it */
     atomic_store_explicit(&segment->record->data_bytes, data_bytes, memory_order_release);
     lkd_fact_set_data_bytes(&segment->area, data_bytes);
@@ -288,6 +293,7 @@ void lkd_segment_set_data_bytes(struct lkd_segment *segment, uint64_t data_bytes
 void lkd_segment_quarantine(struct lkd_segment *segment)
 {
     segment->quarantined = true;
+    LKI_STEP("quarantine");
     /* seq_cst: before whatever is done next */
     atomic_fetch_or_explicit(&segment->record->facts, LKD_SEGMENT_IS_QUARANTINED,
                              memory_order_seq_cst);

@@ -14,6 +14,7 @@
 #include "broker/core/reservation.h"
 #include "common/assert.h"
 #include "common/clock.h"
+#include "engine/step.h"
 
 #define CHECK_INTERVAL_NS LKI_NS_PER_MS
 #define GROUPS_MAX 65536u /* NGROUPS_MAX of the kernel */
@@ -115,6 +116,7 @@ static bool session_enlist(struct lkd_core *core, struct lkd_session *session, u
         return false;
     if (number > core->last_session)
         core->last_session = number;
+    LKI_STEP("last_session");
     /* release: before the record that has it */
     atomic_store_explicit(&core->ledger.header->last_session, core->last_session,
                           memory_order_release);
@@ -128,6 +130,7 @@ static bool session_record(struct lkd_core *core, struct lkd_session *session)
     struct lkd_session_record *record = lkd_ledger_take_session(&core->ledger);
     if (!record)
         return false;
+    LKI_STEP("session_record");
     record->socket_fd = LKD_NO_FD;
     record->pidfd = LKD_NO_FD;
     record->pid = session->pid;
@@ -147,8 +150,10 @@ static bool session_record(struct lkd_core *core, struct lkd_session *session)
 
 static void note(struct lkd_session *session, uint32_t flag)
 {
+    LKI_STEP("session_flag");
     /* seq_cst: before whatever is done next */
     atomic_fetch_or_explicit(&session->record->flags, flag, memory_order_seq_cst);
+    LKI_STEP("session_flagged");
 }
 
 void lkd_core_session_fds(struct lkd_core *core, uint64_t number, int socket_fd, int pidfd)
@@ -156,7 +161,9 @@ void lkd_core_session_fds(struct lkd_core *core, uint64_t number, int socket_fd,
     struct lkd_session *session = lkd_session_find(core, number);
     if (!session)
         return;
+    LKI_STEP("session_fds");
     session->record->pidfd = pidfd;
+    LKI_STEP("session_pidfd");
     session->record->socket_fd = socket_fd;
 }
 
@@ -537,9 +544,11 @@ void lkd_session_receive(struct lkd_session *session, uint64_t request)
     session->requested = true;
     session->last_request = request;
     session->repeating = session->adopted && request <= session->doubtful_until;
-    if (request > session->doubtful_until)
-        /* release: before the request has any effect that a successor could see */
-        atomic_store_explicit(&session->record->received, request, memory_order_release);
+    if (request <= session->doubtful_until)
+        return;
+    LKI_STEP("received");
+    /* release: before the request has any effect that a successor could see */
+    atomic_store_explicit(&session->record->received, request, memory_order_release);
 }
 
 static void adopt_account(struct lkd_core *core, struct lkd_session *session,
