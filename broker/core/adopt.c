@@ -12,10 +12,13 @@
 #include "broker/core/fact.h"
 #include "broker/core/lock_name.h"
 #include "broker/core/registry.h"
+#include "broker/core/repair_queue.h"
 #include "broker/core/segment.h"
 #include "broker/core/session.h"
 #include "common/assert.h"
 #include "engine/resume.h"
+
+#define ADOPTED_REPAIR_LOCKS 4096u /* a slice, as in the loop */
 
 /* --- What the worker is at --- */
 
@@ -244,6 +247,8 @@ int lkd_core_adopt(struct lkd_core *core, uint64_t now_ns)
     {
         lkd_session_adopted(core, session);
     }
+    /* What ended just before the worker did has its slot back before anybody asks for one again. */
+    lkd_repair_queue_step(core, now_ns, ADOPTED_REPAIR_LOCKS);
     lkd_core_settle(core, now_ns);
     return 0;
 }

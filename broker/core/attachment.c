@@ -346,6 +346,7 @@ void lkd_attachment_wake(void *user, uint32_t slot, bool brokered)
 void lkd_attachment_detach(struct lkd_core *core, struct lkd_attachment *attachment,
                            uint64_t request, uint64_t now_ns)
 {
+    lkd_session_note_ending(attachment->session, request);
     lkd_wait_cancel_attachment(core, attachment, now_ns);
     attachment->detach_asked = true;
     attachment->detach_request = request;

@@ -6,6 +6,7 @@
 #include "broker/core/fence.h"
 #include "broker/core/inquiry.h"
 #include "broker/core/segment.h"
+#include "broker/core/session.h"
 
 /* The place that a request names: of this session and segment, driven by the broker, and live.
  * NULL: refused. */
@@ -24,7 +25,7 @@ static struct lkd_attachment *find_place(struct lkd_core *core, struct lkd_attac
     if (!place || place->main != main || place->state != LKD_ATTACHMENT_LIVE) {
         if (lkd_fence_refuse(core, main, hold->attachment, message))
             return NULL;
-        if (session->repeating && message->type == LKI_REQUEST_RELEASE)
+        if (message->type == LKI_REQUEST_RELEASE && lkd_session_has_ended(session, message->id))
             /* its slot has ended with the hold, under another worker */
             lkd_reply_result(core, session, message->id, LKI_STATUS_OK, 0);
         else
@@ -64,10 +65,12 @@ void lkd_hold_release(struct lkd_core *core, struct lkd_attachment *main,
     struct lkd_attachment *place = find_place(core, main, message);
     if (!place)
         return;
-    bool held =
-        !lkd_waits_for(place, lock) && lki_lock_release(&place->party, lock) == LKI_RELEASED;
+    bool held = !lkd_waits_for(place, lock) && lki_lock_held_by(&place->party, lock) != 0;
+    if (held)
+        lkd_session_note_ending(place->session, message->id);
+    held = held && lki_lock_release(&place->party, lock) == LKI_RELEASED;
     /* Released before, under another worker: what it wanted is so. */
-    answer_hold(core, place, message, held || place->session->repeating);
+    answer_hold(core, place, message, held || lkd_session_has_ended(place->session, message->id));
     if (!held)
         return;
     lkd_wait_note_over(place, lock);

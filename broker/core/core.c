@@ -118,8 +118,8 @@ struct lkd_core *lkd_core_free(struct lkd_core *core)
  * wanted to end has ended. */
 static bool is_done_already(const struct lkd_session *session, const struct lki_message *message)
 {
-    return session->repeating &&
-           (message->type == LKI_REQUEST_DETACH || message->type == LKI_REQUEST_RELEASE);
+    return (message->type == LKI_REQUEST_DETACH || message->type == LKI_REQUEST_RELEASE) &&
+           lkd_session_has_ended(session, message->id);
 }
 
 /* The live attachment that the request names, or NULL after a refusal. */

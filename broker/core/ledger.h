@@ -72,10 +72,11 @@ struct lkd_session_record {
     uint64_t opened_ns;
     _Atomic uint64_t received;       /* the highest request that was begun */
     _Atomic uint64_t remove_request; /* the last REMOVE that was begun, and of what */
+    _Atomic uint64_t ended_request;  /* the last RELEASE or DETACH that ended something */
     uint32_t remove_segment;
     uint32_t padding;
     uint8_t command[32];
-    uint8_t padding1[24];
+    uint8_t padding1[16];
 };
 
 #define LKD_SEGMENT_NAMED UINT32_C(1)

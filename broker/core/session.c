@@ -142,6 +142,7 @@ static bool session_record(struct lkd_core *core, struct lkd_session *session)
     atomic_store_explicit(&record->flags, 0, memory_order_relaxed);
     atomic_store_explicit(&record->received, 0, memory_order_relaxed);
     atomic_store_explicit(&record->remove_request, 0, memory_order_relaxed);
+    atomic_store_explicit(&record->ended_request, 0, memory_order_relaxed);
     memcpy(record->command, session->command, sizeof(record->command));
     lkd_record_enter(&record->state, LKD_RECORD_LIVE);
     session->record = record;
@@ -607,4 +608,18 @@ void lkd_session_adopted(struct lkd_core *core, struct lkd_session *session)
     }
     if (!(flags & LKD_SESSION_RESUMING)) /* else it lies in its socket still, or RESUME in ours */
         (void)lkd_reply(core, session, LKI_REPLY_RESUMED, 0, 0);
+}
+
+void lkd_session_note_ending(struct lkd_session *session, uint64_t request)
+{
+    LKI_STEP("session_ending");
+    /* seq_cst: before the hold or the attachment ends */
+    atomic_store_explicit(&session->record->ended_request, request, memory_order_seq_cst);
+}
+
+bool lkd_session_has_ended(const struct lkd_session *session, uint64_t request)
+{
+    /* relaxed: written by a worker that has ended, or by this one */
+    return session->repeating &&
+           request <= atomic_load_explicit(&session->record->ended_request, memory_order_relaxed);
 }

@@ -30,6 +30,13 @@ bool lkd_session_greet(struct lkd_core *core, struct lkd_session *session,
 /* RESUME: from here on it is heard, and answered, again. */
 void lkd_session_resume(struct lkd_core *core, struct lkd_session *session);
 
+/* This request is about to end a hold or an attachment. */
+void lkd_session_note_ending(struct lkd_session *session, uint64_t request);
+
+/* Whether this RELEASE or DETACH has done so before, under another worker: what it wants to end has
+ * ended. Of several that were sent at once, one that was wrong may count as done too. */
+bool lkd_session_has_ended(const struct lkd_session *session, uint64_t request);
+
 /* A request with a new id is begun. */
 void lkd_session_receive(struct lkd_session *session, uint64_t request);
 

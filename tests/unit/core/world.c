@@ -7,43 +7,61 @@
 #include <sys/mman.h>
 
 #include "common/clock.h"
+#include "engine/step.h"
+
+#define SEGMENTS (sizeof(world.areas) / sizeof(world.areas[0]))
 
 struct world world;
 
-/* The linker puts these in the place of the allocator for all that is linked in (--wrap), so that
- * memory can run out inside the core, and there alone. */
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t count, size_t bytes);
-void *__real_realloc(void *old, size_t bytes);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t count, size_t bytes);
-void *__wrap_realloc(void *old, size_t bytes);
+/* --- Steps --- */
 
-static bool runs_out(void)
+static void take_step(void)
 {
-    if (!world.in_core || world.fail_one_in == 0)
-        return false;
-    return (uint32_t)rand_r(&world.seed) % world.fail_one_in == 0;
+    if (++world.steps == world.dies_at)
+        longjmp(world.death, 1);
 }
 
-void *__wrap_malloc(size_t bytes)
+/* A release build has no steps but those before effects. */
+static void hook_steps(void (*hook)(const char *name))
 {
-    return runs_out() ? NULL : __real_malloc(bytes);
+#ifdef LKI_STEPS
+    lki_step_hook = hook;
+#else
+    (void)hook;
+#endif
 }
 
-void *__wrap_calloc(size_t count, size_t bytes)
+/* Steps of native clients, which share the engine, are not the worker's. */
+static void on_step(const char *name)
 {
-    return runs_out() ? NULL : __real_calloc(count, bytes);
+    (void)name;
+    if (world.in_core)
+        take_step();
 }
 
-void *__wrap_realloc(void *old, size_t bytes)
+bool survives(void (*event)(void *user), void *user)
 {
-    return runs_out() ? NULL : __real_realloc(old, bytes);
+    if (setjmp(world.death) == 0) {
+        event(user);
+        return true;
+    }
+    crash();
+    return false;
+}
+
+/* --- Lifecycle --- */
+
+static void area_free(uint32_t segment)
+{
+    if (world.areas[segment])
+        munmap(world.areas[segment], world.area_bytes[segment]);
+    world.areas[segment] = NULL;
 }
 
 void world_setup_with(const struct lkd_core_config *config)
 {
     memset(&world, 0, sizeof(world));
+    hook_steps(on_step);
     world.now_ns = 1000 * LKI_NS_PER_S;
     struct lkd_core_config own = *config;
     world.ledger_bytes = lkd_ledger_bytes(&own.limits);
@@ -52,7 +70,10 @@ void world_setup_with(const struct lkd_core_config *config)
     cr_assert(ne(ptr, world.ledger, MAP_FAILED));
     own.ledger = world.ledger;
     world.config = own;
-    cr_assert(eq(int, lkd_core_new(&own, &world.core), 0));
+    world.in_core = true;
+    int r = lkd_core_new(&own, &world.core);
+    world.in_core = false;
+    cr_assert(eq(int, r, 0));
 }
 
 void world_setup(void)
@@ -80,10 +101,12 @@ void forget_effects(void)
 void world_teardown(void)
 {
     world.core = lkd_core_free(world.core);
+    world_free_all();
     forget_effects();
     munmap(world.ledger, world.ledger_bytes);
-    for (size_t i = 0; i < sizeof(world.areas) / sizeof(world.areas[0]); i++)
-        free(world.areas[i]);
+    for (uint32_t i = 0; i < SEGMENTS; i++)
+        area_free(i);
+    hook_steps(NULL);
 }
 
 /* --- The driver --- */
@@ -158,10 +181,15 @@ static void drain(void)
 
     lkd_core_check(world.core);
     while (lkd_core_next_effect(world.core, &effect)) {
+        take_step(); /* handed out, and not carried out */
         if (world.deaf && effect.message.type == LKI_REPLY_EVENT)
             lkd_core_events_lost(world.core, effect.session, effect.message.as.event.lost + 1);
         else
             record_effect(&effect);
+        if (effect.kind == LKD_EFFECT_SEND && effect.message.type == LKI_REPLY_RESUMED) {
+            take_step();
+            lkd_core_resumed_sent(world.core, effect.session);
+        }
         lkd_core_check(world.core);
         if (effect.kind == LKD_EFFECT_MAKE_SEGMENT)
             make(&effect);
@@ -169,8 +197,7 @@ static void drain(void)
             grown(effect.segment, world.grow_result);
         if (effect.kind == LKD_EFFECT_DROP_SEGMENT) {
             cr_assert(ne(ptr, world.areas[effect.segment], NULL), "dropped what was not made");
-            free(world.areas[effect.segment]);
-            world.areas[effect.segment] = NULL;
+            area_free(effect.segment);
         }
     }
 }
@@ -180,9 +207,11 @@ void made(uint32_t segment, int result)
     struct lkd_segment_made answer = {.result = result};
     if (result == 0) {
         uint64_t bytes = world.area_bytes[segment];
-        answer.area_base = aligned_alloc(4096, bytes);
-        cr_assert(ne(ptr, answer.area_base, NULL));
-        memset(answer.area_base, 0, bytes);
+        answer.area_base =
+            mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        cr_assert(ne(ptr, answer.area_base, MAP_FAILED));
+        answer.area_fd = (int32_t)segment;
+        answer.data_fd = LKD_NO_FD;
         answer.data_bytes = world.file_bytes;
         world.areas[segment] = answer.area_base;
     }
@@ -207,6 +236,8 @@ uint64_t connect_peer(const struct lkd_peer *peer)
     uint64_t session = 0;
     world.in_core = true;
     int r = lkd_core_session_opened(world.core, peer, world.now_ns, &session);
+    if (r == 0)
+        lkd_core_session_fds(world.core, session, (int)session, (int)session);
     world.in_core = false;
     if (world.fail_one_in == 0 && !(world.scarce && r == -EDQUOT))
         cr_assert(eq(int, r, 0));
@@ -236,6 +267,8 @@ uint64_t connect_member(uint32_t uid, uint64_t process, uint32_t group)
         .command = "worker",
     };
     uint64_t session = connect_peer(&peer);
+    if (session < SEGMENTS)
+        world.group_of[session] = group;
     greet(session);
     return session;
 }
@@ -245,14 +278,25 @@ uint64_t connect_as(uint32_t uid, uint64_t process)
     return connect_member(uid, process, 0);
 }
 
+static void deliver(uint64_t session, const struct lki_message *message,
+                    const struct lkd_offer *offer)
+{
+    world.in_core = true;
+    lkd_core_message(world.core, session, message, offer, world.now_ns);
+    world.in_core = false;
+    drain();
+}
+
 uint64_t send_offer(uint64_t session, struct lki_message message, const struct lkd_offer *offer)
 {
     message.id = ++world.last_id;
-    world.in_core = true;
-    lkd_core_message(world.core, session, &message, offer, world.now_ns);
-    world.in_core = false;
-    drain();
+    deliver(session, &message, offer);
     return message.id;
+}
+
+void send_again(uint64_t session, const struct lki_message *message)
+{
+    deliver(session, message, NULL);
 }
 
 uint64_t send_message(uint64_t session, struct lki_message message)
@@ -333,210 +377,108 @@ void pass(uint64_t ns)
     world.now_ns = until;
 }
 
-/* --- Requests --- */
+/* --- The worker's death --- */
 
-static struct lki_bytes bytes_of(const char *text)
+void crash(void)
 {
-    return (struct lki_bytes){.data = (const uint8_t *)text, .length_bytes = strlen(text)};
+    world.in_core = false;
+    world.dies_at = 0;
+    world.core = NULL;
+    world_free_all();
 }
 
-struct lki_message open_message(const char *name, uint32_t flags)
+static void adopt_segments(void)
 {
-    return (struct lki_message){
-        .type = LKI_REQUEST_OPEN,
-        .as.open = {.name = bytes_of(name), .flags = flags},
-    };
+    struct lkd_left_segment left;
+    bool is_left[SEGMENTS] = {false};
+    for (uint32_t cursor = 0; lkd_core_next_left_segment(world.core, &cursor, &left);) {
+        cr_assert(ne(ptr, world.areas[left.number], NULL));
+        cr_assert(eq(u64, left.area_bytes, world.area_bytes[left.number]));
+        is_left[left.number] = true;
+        int r = lkd_core_adopt_segment(world.core, &left, world.areas[left.number]);
+        cr_assert(eq(int, r, 0));
+    }
+    for (uint32_t i = 0; i < SEGMENTS; i++)
+        if (!is_left[i])
+            area_free(i);
 }
 
-uint64_t request_open(uint64_t session, const char *name, uint32_t flags)
+static void adopt_sessions(void)
 {
-    return send_message(session, open_message(name, flags));
+    struct lkd_left_session left;
+    for (uint32_t cursor = 0; lkd_core_next_left_session(world.core, &cursor, &left);) {
+        uint64_t number = (uint64_t)left.pidfd;
+        uint32_t group = number < SEGMENTS ? world.group_of[number] : 0;
+        const struct lkd_peer peer = {.pid = left.pid,
+                                      .uid = left.uid,
+                                      .gid = left.gid,
+                                      .groups = &group,
+                                      .group_count = group != 0,
+                                      .process = (uint64_t)left.pid};
+        uint64_t session = 0;
+        int r = lkd_core_adopt_session(world.core, &left, &peer, &session);
+        cr_assert(eq(int, r, 0));
+        cr_assert(eq(u64, session, number), "a session's number has changed");
+        world.left_sessions[world.left_count++] = number;
+    }
 }
 
-uint64_t request_segment(uint64_t session, enum lki_message_type type, uint32_t segment)
+static void take_over_after(bool faulty)
 {
-    return send_message(session, (struct lki_message){.type = type, .as.segment_ref = {segment}});
+    world.in_core = true;
+    int r = lkd_core_new(&world.config, &world.core);
+    cr_assert(eq(int, r, 0));
+    cr_assert(lkd_core_is_successor(world.core));
+    lkd_core_blame(world.core, faulty);
+    world.left_count = 0;
+    adopt_segments();
+    adopt_sessions();
+    r = lkd_core_adopt(world.core, world.now_ns);
+    world.in_core = false;
+    cr_assert(eq(int, r, 0));
+    drain();
 }
 
-uint64_t request_remove(uint64_t session, const char *name)
+void take_over(void)
 {
-    return send_message(
-        session, (struct lki_message){.type = LKI_REQUEST_REMOVE, .as.remove = {bytes_of(name)}});
+    take_over_after(false);
 }
 
-uint64_t request_grow(uint64_t session, uint32_t segment, uint64_t size_bytes)
+void take_over_faulty(void)
 {
-    return send_message(
-        session, (struct lki_message){.type = LKI_REQUEST_GROW, .as.grow = {segment, size_bytes}});
+    take_over_after(true);
 }
 
-uint64_t request_lock_named(uint64_t session, uint32_t segment, const char *name)
+void resume(uint64_t session)
 {
-    return send_message(session, (struct lki_message){.type = LKI_REQUEST_LOCK_NAMED,
-                                                      .as.lock_named = {segment, bytes_of(name)}});
+    const struct lki_message message = {.type = LKI_REQUEST_RESUME};
+    send_again(session, &message);
 }
 
-static uint64_t acquire(uint64_t session, const struct lki_acquire *acquire)
+uint64_t resumed_count(uint64_t session)
 {
-    return send_message(session,
-                        (struct lki_message){.type = LKI_REQUEST_ACQUIRE, .as.acquire = *acquire});
-}
-
-uint64_t request_acquire(uint64_t session, uint32_t segment, uint32_t lock, uint32_t mode,
-                         uint64_t deadline_ns)
-{
-    return acquire(session,
-                   &(struct lki_acquire){
-                       .segment = segment, .lock = lock, .mode = mode, .deadline_ns = deadline_ns});
-}
-
-uint64_t request_async(uint64_t session, uint32_t segment, uint32_t lock, uint32_t mode,
-                       uint64_t deadline_ns)
-{
-    return acquire(session, &(struct lki_acquire){.segment = segment,
-                                                  .lock = lock,
-                                                  .mode = mode,
-                                                  .asynchronous = true,
-                                                  .deadline_ns = deadline_ns});
-}
-
-uint64_t request_hold(uint64_t session, enum lki_message_type type, uint32_t segment, uint32_t lock,
-                      uint32_t attachment)
-{
-    return send_message(
-        session, (struct lki_message){
-                     .type = type,
-                     .as.hold_ref = {.segment = segment, .lock = lock, .attachment = attachment}});
-}
-
-uint64_t request_cancel(uint64_t session, uint64_t request)
-{
-    return send_message(session,
-                        (struct lki_message){.type = LKI_REQUEST_CANCEL, .as.cancel = {request}});
-}
-
-uint64_t request_ask(uint64_t session, uint32_t segment, uint32_t lock, uint32_t owner)
-{
-    return request_complain(session, segment, lock, owner, 0);
-}
-
-uint64_t request_complain(uint64_t session, uint32_t segment, uint32_t lock, uint32_t owner,
-                          uint64_t sequence)
-{
-    return send_message(session, (struct lki_message){.type = LKI_REQUEST_ASK,
-                                                      .as.ask = {segment, lock, owner, sequence}});
-}
-
-uint64_t request_force(uint64_t session, const char *name, uint32_t lock, const char *reason)
-{
-    return send_message(session,
-                        (struct lki_message){.type = LKI_REQUEST_FORCE_RELEASE,
-                                             .as.force_release = {.name = bytes_of(name),
-                                                                  .lock = lock,
-                                                                  .reason = bytes_of(reason)}});
-}
-
-uint64_t request_holder(uint64_t session, uint32_t segment, uint32_t lock)
-{
-    return send_message(
-        session, (struct lki_message){.type = LKI_REQUEST_HOLDER, .as.lock_ref = {segment, lock}});
-}
-
-uint64_t request_list(uint64_t session, uint32_t what, const char *name, uint64_t cursor)
-{
-    return send_message(session, (struct lki_message){.type = LKI_REQUEST_LIST,
-                                                      .as.list = {what, cursor, bytes_of(name)}});
-}
-
-uint64_t request_goodbye(uint64_t session)
-{
-    return send_message(session, (struct lki_message){.type = LKI_REQUEST_GOODBYE});
-}
-
-uint64_t request_monitor(uint64_t session, const char *name)
-{
-    return send_message(
-        session, (struct lki_message){.type = LKI_REQUEST_MONITOR, .as.monitor = {bytes_of(name)}});
-}
-
-struct lki_opened opened(uint64_t session, const char *name, uint32_t flags)
-{
-    uint64_t id = request_open(session, name, flags);
-    const struct recorded *answer = reply(session, id);
-    cr_assert(ne(ptr, (void *)answer, NULL), "open is not answered");
-    cr_assert(eq(int, answer->effect.message.type, LKI_REPLY_OPENED), "%s", answer->detail);
-    return answer->effect.message.as.opened;
-}
-
-/* --- What came of it --- */
-
-const struct recorded *reply(uint64_t session, uint64_t id)
-{
-    const struct recorded *found = NULL;
+    uint64_t count = 0;
     for (size_t i = 0; i < world.record_count; i++) {
         const struct lkd_effect *effect = &world.records[i].effect;
-        if (effect->kind != LKD_EFFECT_SEND || effect->session != session ||
-            effect->message.id != id)
-            continue;
-        cr_assert(eq(ptr, (void *)found, NULL), "answered twice");
-        found = &world.records[i];
+        count += effect->kind == LKD_EFFECT_SEND && effect->session == session &&
+                 effect->message.type == LKI_REPLY_RESUMED;
     }
-    return found;
-}
-
-enum lki_status status_of(uint64_t session, uint64_t id)
-{
-    const struct recorded *answer = reply(session, id);
-    cr_assert(ne(ptr, (void *)answer, NULL), "no answer yet");
-    if (answer->effect.message.type == LKI_REPLY_GRANTED)
-        return answer->effect.message.as.granted.status;
-    if (answer->effect.message.type == LKI_REPLY_OPENED)
-        return LKI_STATUS_OK;
-    cr_assert(eq(int, answer->effect.message.type, LKI_REPLY_RESULT));
-    return answer->effect.message.as.result.status;
-}
-
-const char *detail_of(uint64_t session, uint64_t id)
-{
-    const struct recorded *answer = reply(session, id);
-    return answer ? answer->detail : "no answer yet";
-}
-
-const struct recorded *next_event(uint64_t session, size_t *position)
-{
-    while (*position < world.record_count) {
-        const struct recorded *record = &world.records[(*position)++];
-        if (record->effect.kind == LKD_EFFECT_SEND && record->effect.session == session &&
-            record->effect.message.type == LKI_REPLY_EVENT)
-            return record;
-    }
-    return NULL;
-}
-
-size_t count_effects(enum lkd_effect_kind kind)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < world.record_count; i++)
-        count += world.records[i].effect.kind == kind;
     return count;
 }
 
-const struct recorded *last_effect(enum lkd_effect_kind kind)
-{
-    for (size_t i = world.record_count; i > 0; i--)
-        if (world.records[i - 1].effect.kind == kind)
-            return &world.records[i - 1];
-    return NULL;
-}
+#define COUNT_USED(records, used)                                                                  \
+    for (uint32_t i = 0; i < (used); i++)                                                          \
+    count += lkd_record_state(&(records)[i].state) != LKD_RECORD_FREE
 
-size_t count_wakes(uint32_t segment, uint32_t slot)
+uint32_t count_records(void)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < world.record_count; i++) {
-        const struct lkd_effect *effect = &world.records[i].effect;
-        count +=
-            effect->kind == LKD_EFFECT_WAKE && effect->segment == segment && effect->slot == slot;
-    }
+    struct lkd_ledger ledger;
+    uint32_t count = 0;
+    int r = lkd_ledger_view(&ledger, world.ledger, &world.config.limits);
+    cr_assert(eq(int, r, 1));
+    COUNT_USED(ledger.sessions, ledger.header->sessions_used);
+    COUNT_USED(ledger.segments, ledger.header->segments_used);
+    COUNT_USED(ledger.attachments, ledger.header->attachments_used);
     return count;
 }
 

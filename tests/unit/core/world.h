@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* A core with a driver made of memory: events go in by hand, effects are recorded, segments are
- * aligned allocations, time stands still until it is moved. lkd_core_check() runs after every
- * event. One world per test. */
+ * shared mappings, time stands still until it is moved. lkd_core_check() runs after every event.
+ * One world per test.
+ *
+ * The worker may die, between two events or at any step within one: all memory that the core has
+ * allocated is freed then, so that a successor finds the ledger and the areas and nothing else. */
 #pragma once
+
+#include <setjmp.h>
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
@@ -25,7 +30,7 @@ struct recorded {
 struct world {
     struct lkd_core *core;
     struct lkd_core_config config;
-    void *ledger; /* shared with forked children */
+    void *ledger;
     size_t ledger_bytes;
     uint64_t now_ns;
     uint64_t last_id;
@@ -44,6 +49,12 @@ struct world {
     unsigned seed;
     void *areas[4096]; /* by segment number */
     uint64_t area_bytes[4096];
+    uint32_t group_of[4096];    /* by session number, what connect_member() was told */
+    uint64_t left_sessions[64]; /* that the last worker has taken over, of few */
+    uint32_t left_count;
+    uint64_t steps;   /* taken in the core, and before each effect is carried out */
+    uint64_t dies_at; /* the worker dies at this step; 0: it does not */
+    jmp_buf death;    /* where that goes: see survives() */
 };
 
 extern struct world world;
@@ -69,6 +80,19 @@ void pass(uint64_t ns); /* moves time; ticks whenever the core wants to until th
 void work(void);        /* ticks while there is work to be done at once */
 void made(uint32_t segment, int result);
 void grown(uint32_t segment, int result);
+
+/* --- The worker's death --- */
+void world_free_all(void);   /* what the core has allocated and not freed; crash() does it */
+void crash(void);            /* now, between two events; effects that wait are lost */
+void take_over(void);        /* another worker goes on, after one that was killed */
+void take_over_faulty(void); /* after one that failed by itself */
+void send_again(uint64_t session, const struct lki_message *message); /* with its id as it is */
+void resume(uint64_t session);            /* the session's answer to RESUMED */
+uint32_t count_records(void);             /* of the ledger, that are in use */
+uint64_t resumed_count(uint64_t session); /* how many RESUMED it was sent */
+
+/* Whether the worker was alive at the end of what `event` did. It dies at step world.dies_at. */
+bool survives(void (*event)(void *user), void *user);
 
 /* --- Requests; each returns its id --- */
 struct lki_message open_message(const char *name, uint32_t flags);
