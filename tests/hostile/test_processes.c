@@ -263,10 +263,10 @@ static void attack_a32(const struct hostile_context *context)
 
 static const struct hostile_row rows[] = {
     {.id = "A22",
-     .title = "forged adoption: no client can present state to a broker; comes with the keeper"},
+     .title = "forged adoption: no message presents state to a broker, see docs/security.md"},
     {.id = "A23", .title = "a connection handed to another process", .attack = attack_a23},
     {.id = "A24",
-     .title = "processes of another pid namespace; signals come with leases",
+     .title = "processes of another pid namespace",
      .attack = attack_a24,
      .flags = HOSTILE_AS_ROOT},
     {.id = "A29",
