@@ -71,8 +71,9 @@ int lki_area_format(void *base, const struct lki_area_config *config, struct lki
     header->version_major = LKI_LAYOUT_MAJOR;
     header->version_minor = LKI_LAYOUT_MINOR;
     header->area_bytes = at.end;
-    header->locks = config->locks;
-    header->attachments = config->attachments_max;
+    /* relaxed: published by the magic below */
+    atomic_store_explicit(&header->locks, config->locks, memory_order_relaxed);
+    atomic_store_explicit(&header->attachments, config->attachments_max, memory_order_relaxed);
     header->hot_offset = at.hot;
     header->attachment_offset = at.attachments;
     header->cold_offset = at.cold;
@@ -109,8 +110,10 @@ int lki_area_view(void *base, uint64_t mapped_bytes, struct lki_area *out_area)
         header->version_major != LKI_LAYOUT_MAJOR)
         return -EPROTO;
 
-    uint32_t locks = header->locks; /* copied once: another client may be writing it */
-    uint32_t attachments_max = header->attachments;
+    /* Copied once: another client may be writing them, and what is checked has to be what is used.
+     * relaxed: [shm-ready] has made them visible. */
+    uint32_t locks = atomic_load_explicit(&header->locks, memory_order_relaxed);
+    uint32_t attachments_max = atomic_load_explicit(&header->attachments, memory_order_relaxed);
     if (!counts_are_sane(locks, attachments_max))
         return -EPROTO;
     struct offsets at = offsets_for(locks, attachments_max);

@@ -58,8 +58,8 @@ struct lki_header {         /* one page */
     uint16_t version_major;
     uint16_t version_minor;
     uint64_t area_bytes;
-    uint32_t locks;
-    uint32_t attachments; /* slots 1..attachments; the array has attachments + 1 entries */
+    _Atomic uint32_t locks; /* atomic, like what follows: others may write it while it is checked */
+    _Atomic uint32_t attachments; /* slots 1..attachments; the array has attachments + 1 entries */
     uint64_t hot_offset;
     uint64_t attachment_offset;
     uint64_t cold_offset;

@@ -10,6 +10,7 @@
 #include "broker/core/registry.h"
 #include "broker/core/repair_queue.h"
 #include "broker/core/segment.h"
+#include "broker/core/process.h"
 #include "broker/core/session.h"
 #include "common/clock.h"
 

@@ -10,6 +10,7 @@
 #include "broker/core/fence.h"
 #include "broker/core/forced.h"
 #include "broker/core/segment.h"
+#include "broker/core/process.h"
 #include "broker/core/session.h"
 #include "common/assert.h"
 #include "common/clock.h"

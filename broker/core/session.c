@@ -11,12 +11,11 @@
 #include "broker/core/monitor.h"
 #include "broker/core/forced.h"
 #include "broker/core/parked.h"
-#include "broker/core/reservation.h"
+#include "broker/core/process.h"
 #include "common/assert.h"
 #include "common/clock.h"
 #include "engine/step.h"
 
-#define CHECK_INTERVAL_NS LKI_NS_PER_MS
 #define GROUPS_MAX 65536u /* NGROUPS_MAX of the kernel */
 
 struct lkd_session *lkd_session_find(const struct lkd_core *core, uint64_t number)
@@ -25,53 +24,6 @@ struct lkd_session *lkd_session_find(const struct lkd_core *core, uint64_t numbe
     unsigned hash = lkd_hash(core->config.hash_seed, &number, sizeof(number));
     HASH_FIND_BYHASHVALUE(by_number, core->sessions, &number, sizeof(number), hash, session);
     return session;
-}
-
-struct lkd_process *lkd_process_find(const struct lkd_core *core, uint64_t number)
-{
-    struct lkd_process *process;
-    unsigned hash = lkd_hash(core->config.hash_seed, &number, sizeof(number));
-    HASH_FIND_BYHASHVALUE(by_number, core->processes, &number, sizeof(number), hash, process);
-    return process;
-}
-
-static struct lkd_process *process_get(struct lkd_core *core, uint64_t number)
-{
-    struct lkd_process *process = lkd_process_find(core, number);
-    if (process)
-        return process;
-    process = calloc(1, sizeof(*process));
-    if (!process)
-        return NULL;
-    process->number = number;
-    lki_list_init(&process->sessions);
-    lkd_effect_node_init(&process->check, LKD_EFFECT_CHECK_PROCESS);
-    lkd_effect_node_init(&process->signal, LKD_EFFECT_SIGNAL_PROCESS);
-    lkd_effect_node_init(&process->look, LKD_EFFECT_LOOK_AT_PROCESS);
-    unsigned hash = lkd_hash(core->config.hash_seed, &number, sizeof(number));
-    HASH_ADD_KEYPTR_BYHASHVALUE(by_number, core->processes, &process->number, sizeof(number), hash,
-                                process);
-    if (!process->by_number.tbl) {
-        free(process);
-        return NULL;
-    }
-    return process;
-}
-
-static void cancel_effects(struct lkd_process *process)
-{
-    lkd_effect_cancel(&process->check);
-    lkd_effect_cancel(&process->signal);
-    lkd_effect_cancel(&process->look);
-}
-
-static void process_free_unused(struct lkd_core *core, struct lkd_process *process)
-{
-    if (!lki_list_is_empty(&process->sessions))
-        return;
-    cancel_effects(process);
-    HASH_DELETE(by_number, core->processes, process);
-    free(process);
 }
 
 static struct lkd_session *session_new(const struct lkd_peer *peer)
@@ -183,7 +135,7 @@ bool lkd_session_is_connected(const struct lkd_session *session)
 }
 
 /* Disconnects a session at the end of this event, for a reason that nobody is to blame for. */
-static void part(struct lkd_core *core, struct lkd_session *session, const char *reason)
+void lkd_session_part(struct lkd_core *core, struct lkd_session *session, const char *reason)
 {
     if (!lkd_session_is_connected(session) || !lki_list_is_empty(&session->of_broken))
         return;
@@ -200,7 +152,8 @@ static uint32_t part_silent(struct lkd_core *core, struct lkd_account *account, 
         struct lkd_session *session = LKI_LIST_ENTRY(node, struct lkd_session, of_silent);
         if (parted == count || now_ns - session->opened_ns < LKD_SILENT_NS)
             break;
-        part(core, session, "it has sent nothing since it came, and others need its place");
+        lkd_session_part(core, session,
+                         "it has sent nothing since it came, and others need its place");
         parted++;
     }
     return parted;
@@ -239,7 +192,7 @@ static int admit(struct lkd_core *core, uint32_t uid, uint64_t now_ns,
 static struct lkd_session *session_make(struct lkd_core *core, const struct lkd_peer *peer,
                                         uint64_t now_ns)
 {
-    struct lkd_process *process = process_get(core, peer->process);
+    struct lkd_process *process = lkd_process_get(core, peer->process);
     if (!process)
         return NULL;
     struct lkd_session *session = session_new(peer);
@@ -247,7 +200,7 @@ static struct lkd_session *session_make(struct lkd_core *core, const struct lkd_
         if (session)
             free(session->groups);
         free(session);
-        process_free_unused(core, process);
+        lkd_process_drop_unused(core, process);
         return NULL;
     }
     session->opened_ns = now_ns;
@@ -283,7 +236,7 @@ int lkd_core_session_opened(struct lkd_core *core, const struct lkd_peer *peer, 
         part_silent(core, account, account->silent_count - LKI_SILENT_SESSIONS_MAX, now_ns);
     *out_session = session->number;
     if (session->process->ended)
-        part(core, session, "its process has ended");
+        lkd_session_part(core, session, "its process has ended");
     lkd_core_settle(core, now_ns);
     return 0;
 }
@@ -395,7 +348,7 @@ void lkd_session_break(struct lkd_core *core, struct lkd_session *session, const
 {
     if (lki_list_is_empty(&session->of_broken))
         session->to_blame = true;
-    part(core, session, reason);
+    lkd_session_part(core, session, reason);
 }
 
 void lkd_session_settle(struct lkd_core *core, uint64_t now_ns)
@@ -411,7 +364,7 @@ void lkd_session_settle(struct lkd_core *core, uint64_t now_ns)
 static void say_goodbye(struct lkd_core *core, struct lkd_session *session)
 {
     lkd_reply_result(core, session, session->goodbye_request, LKI_STATUS_OK, 0);
-    part(core, session, "goodbye");
+    lkd_session_part(core, session, "goodbye");
 }
 
 void lkd_session_goodbye(struct lkd_core *core, struct lkd_session *session, uint64_t request,
@@ -464,49 +417,6 @@ bool lkd_session_greet(struct lkd_core *core, struct lkd_session *session,
     return true;
 }
 
-/* Once for all its sessions. */
-static void tell_of_end(struct lkd_core *core, const struct lkd_process *process)
-{
-    for (const struct lki_list *node = process->sessions.next; node != &process->sessions;
-         node = node->next) {
-        const struct lkd_session *session = LKI_LIST_ENTRY(node, struct lkd_session, of_process);
-        if (!session->introduced || session->state == LKD_SESSION_GONE)
-            continue;
-        lkd_monitor_session(core, LKI_EVENT_PROCESS_ENDED, session, NULL);
-        return;
-    }
-}
-
-void lkd_core_process_ended(struct lkd_core *core, uint64_t number, uint64_t now_ns)
-{
-    lkd_core_begin(core, now_ns);
-    lkd_reservations_end(core, number);
-    struct lkd_process *process = lkd_process_find(core, number);
-    if (!process || process->ended)
-        return;
-    process->ended = true;
-    cancel_effects(process);
-    tell_of_end(core, process);
-    LKI_LIST_FOREACH_SAFE (node, &process->sessions) {
-        struct lkd_session *session = LKI_LIST_ENTRY(node, struct lkd_session, of_process);
-        /* A forked child may hold the connection open; it was never its. */
-        part(core, session, "its process has ended");
-        lkd_attachment_end_session(core, session, LKI_CAUSE_EXITED, now_ns);
-    }
-    lkd_core_settle(core, now_ns);
-}
-
-void lkd_process_check(struct lkd_core *core, struct lkd_process *process, uint64_t now_ns)
-{
-    if (process->ended)
-        return;
-    if (process->checked && now_ns - process->checked_ns < CHECK_INTERVAL_NS)
-        return;
-    process->checked = true;
-    process->checked_ns = now_ns;
-    lkd_effect_push(core, &process->check);
-}
-
 void lkd_session_free(struct lkd_core *core, struct lkd_session *session)
 {
     struct lkd_process *process = session->process;
@@ -517,7 +427,7 @@ void lkd_session_free(struct lkd_core *core, struct lkd_session *session)
     lkd_monitor_stop(session);
     free(session->groups);
     free(session);
-    process_free_unused(core, process);
+    lkd_process_drop_unused(core, process);
 }
 
 /* --- Taken over --- */
@@ -574,7 +484,7 @@ struct lkd_session *lkd_session_adopt(struct lkd_core *core, struct lkd_session_
     known.gid = record->gid;
     memcpy(known.command, record->command, sizeof(known.command));
     struct lkd_account *account = lkd_quota_account(&core->quota, record->uid);
-    struct lkd_process *process = process_get(core, peer->process);
+    struct lkd_process *process = lkd_process_get(core, peer->process);
     struct lkd_session *session = process ? session_new(&known) : NULL;
     if (!account || !session || !session_enlist(core, session, record->number)) {
         if (session)

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Sessions and the processes behind them: how they begin, leave, get lost and end. A session is
- * freed when FORGET_SESSION is handed out, its process with its last session. */
+/* Sessions: how they begin, leave, get lost and end. A session is freed when FORGET_SESSION is handed
+ * out, its process with its last session. */
 #pragma once
 
 #include "broker/core/state.h"
 #include "common/clock.h"
 
 struct lkd_session *lkd_session_find(const struct lkd_core *core, uint64_t number);
-struct lkd_process *lkd_process_find(const struct lkd_core *core, uint64_t number);
 
 /* Whether replies still reach it. */
 bool lkd_session_is_connected(const struct lkd_session *session);
@@ -19,6 +18,9 @@ void lkd_session_break(struct lkd_core *core, struct lkd_session *session, const
 /* Sessions without a hello are no trouble while they are few; beyond LKI_SILENT_SESSIONS_MAX of one
  * uid the oldest are disconnected, those younger than LKD_SILENT_NS not. */
 #define LKD_SILENT_NS (2 * LKI_NS_PER_S)
+
+/* Its connection is to end for this reason, if it has one, at the end of the event. */
+void lkd_session_part(struct lkd_core *core, struct lkd_session *session, const char *reason);
 
 /* Disconnects the sessions that were broken in this event. */
 void lkd_session_settle(struct lkd_core *core, uint64_t now_ns);
@@ -56,9 +58,6 @@ void lkd_session_goodbye(struct lkd_core *core, struct lkd_session *session, uin
 
 /* One of its attachments has ended: the session may be done. */
 void lkd_session_shrunk(struct lkd_core *core, struct lkd_session *session);
-
-/* Asks the driver whether the process is ending, at most once per millisecond. */
-void lkd_process_check(struct lkd_core *core, struct lkd_process *process, uint64_t now_ns);
 
 /* FORGET_SESSION was handed out. */
 void lkd_session_free(struct lkd_core *core, struct lkd_session *session);
