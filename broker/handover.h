@@ -12,7 +12,7 @@
 #include "broker/io/names.h"
 #include "broker/keeper/service_manager.h"
 
-#define LKD_HANDOVER_VERSION 1u /* raise it with the ledger's version, and with the structure */
+#define LKD_HANDOVER_VERSION 2u /* raise it with the ledger's version, and with the structure */
 
 /* What an upgrade asks the new program before it commits itself: can it go on from this?
  * `version` as the old one writes it. */

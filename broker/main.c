@@ -22,6 +22,7 @@
 #include "broker/io/sandbox.h"
 #include "broker/keeper/keeper.h"
 #include "broker/keeper/service_manager.h"
+#include "broker/keeper/store.h"
 #include "broker/managed.h"
 #include "broker/options.h"
 #include "common/fd.h"
@@ -117,6 +118,7 @@ struct service {
     struct lkd_instance instance;
     struct lkd_names names;
     struct lkd_service manager;
+    struct lkd_store store;
     struct lkd_options options;
     char program[PATH_MAX]; /* where this image was started from; may be another one's by now */
     char **argv;
@@ -151,6 +153,7 @@ static int work(const struct lkd_worker_start *start, void *user)
         .ready_fd = start->successor ? -1 : service->options.ready_fd, /* a successor's is closed */
         .limits = service->options.limits,
         .alive_interval_ms = lkd_service_ping_interval_ms(&service->manager),
+        .tell_segments = lkd_service_is_managed(&service->manager),
         .grace_ms = service->options.grace_ms,
         .debugger_grace_ms = service->options.debugger_grace_ms,
     };
@@ -185,12 +188,19 @@ static void tell_alive(void *user)
     lkd_managed_ping(&service->manager);
 }
 
+static bool keep_segments(const struct lkd_ledger *ledger, int ledger_fd, void *user)
+{
+    struct service *service = user;
+    return lkd_store_update(&service->store, ledger, ledger_fd);
+}
+
 static void close_path(uint64_t token_epoch_s, void *user)
 {
     struct service *service = user;
     if (token_epoch_s > service->instance.used_epoch_s)
         service->instance.used_epoch_s = token_epoch_s;
     lkd_managed_tell_stopping(&service->manager, &service->instance);
+    lkd_store_clear(&service->store);
     lkd_names_close(&service->names);
     lkd_instance_close(&service->instance);
 }
@@ -209,11 +219,27 @@ static int upgrade(int ledger_fd, void *user)
                                 &service->manager);
 }
 
-static void open_names(struct service *service)
+struct restored { /* see is_restored() */
+    const struct lkd_limits *limits;
+    int ledger_fd;
+};
+
+/* Segments that come back need no protection from themselves. */
+static bool is_restored(const struct lkd_name_change *name, void *user)
 {
+    const struct restored *restored = user;
+    return lkd_store_has_name(restored->ledger_fd, restored->limits, name->name_kind, name->name_id,
+                              name->name, name->name_bytes);
+}
+
+/* ledger_fd: of the broker before, if the service manager had it; else -1. */
+static void open_names(struct service *service, int ledger_fd)
+{
+    struct restored restored = {.limits = &service->options.limits, .ledger_fd = ledger_fd};
+    const struct lkd_names_filter filter = {.drops = is_restored, .user = &restored};
     const struct lkd_instance *instance = &service->instance;
     uint32_t slots = (uint32_t)lkd_limits_max(&service->options.limits, LKD_ATTACHMENTS);
-    int r = lkd_names_open(&service->names, instance->directory_fd, instance->name, slots);
+    int r = lkd_names_open(&service->names, instance->directory_fd, instance->name, slots, &filter);
     if (r < 0)
         lkd_log_line(LKD_LOG_WARNING,
                      "cannot write %s.names: %s; should this broker be lost, the next one may give "
@@ -221,7 +247,7 @@ static void open_names(struct service *service)
                      instance->path, strerror(-r));
 }
 
-/* ledger_fd: of the image before; -1: there was none. */
+/* ledger_fd: of the image, or the broker, before; -1: there was none. */
 static int serve(struct service *service, int ledger_fd)
 {
     const struct lkd_instance *instance = &service->instance;
@@ -230,12 +256,17 @@ static int serve(struct service *service, int ledger_fd)
     const struct lkd_keeper_service hooks = {.work = work,
                                              .serving = tell_ready,
                                              .alive = tell_alive,
+                                             .segments = keep_segments,
                                              .can_upgrade = can_upgrade,
                                              .upgrade = upgrade,
                                              .close = close_path,
                                              .user = service};
-    return lkd_keeper_run(&service->options.limits, ledger_fd, kept, sizeof(kept) / sizeof(kept[0]),
-                          &hooks);
+    if (lkd_store_init(&service->store, &service->manager, &service->options.limits, ledger_fd) < 0)
+        lkd_log_line(LKD_LOG_WARNING, "no memory to note what the service manager keeps");
+    int exit_code = lkd_keeper_run(&service->options.limits, ledger_fd, kept,
+                                   sizeof(kept) / sizeof(kept[0]), &hooks);
+    lkd_store_deinit(&service->store);
+    return exit_code;
 }
 
 /* The path where a broker without a manager's socket listens, after leaving whoever started it. */
@@ -293,9 +324,10 @@ static int begin(struct service *service)
     }
     if (options->autostarted && chdir("/") < 0)
         lkd_log_line(LKD_LOG_WARNING, "cannot leave the working directory: %s", strerror(errno));
+    int ledger_fd = lkd_store_restore(&service->manager, &options->limits);
     lkd_managed_drop_rest(&service->manager);
-    open_names(service);
-    return serve(service, -1);
+    open_names(service, ledger_fd);
+    return serve(service, ledger_fd);
 }
 
 /* In the place of another image. */

@@ -189,7 +189,14 @@ void lkd_core_tick(struct lkd_core *core, uint64_t now_ns, uint32_t slice_locks)
 
 /* The descriptors of a session, for the ledger: a successor finds them open. Once, right after
  * lkd_core_session_opened(). */
-void lkd_core_session_fds(struct lkd_core *core, uint64_t session, int socket_fd, int pidfd);
+struct lkd_session_fds {
+    int socket_fd;
+    int pidfd;
+    uint64_t process_key[2]; /* by which the driver finds the process again without its pidfd */
+};
+
+void lkd_core_session_fds(struct lkd_core *core, uint64_t session,
+                          const struct lkd_session_fds *fds);
 
 /* RESUMED has been handed to the kernel: a successor need not send it again. */
 void lkd_core_resumed_sent(struct lkd_core *core, uint64_t session);

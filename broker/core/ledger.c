@@ -77,19 +77,30 @@ void lkd_record_leave(_Atomic uint32_t *state, uint32_t value)
         }                                                                                          \
     } while (0)
 
+static void locate(struct lkd_ledger *ledger, void *base, const struct shape *shape)
+{
+    uint8_t *bytes = base;
+    *ledger = (struct lkd_ledger){
+        .header = base,
+        .sessions = (struct lkd_session_record *)(void *)(bytes + shape->sessions_at),
+        .segments = (struct lkd_segment_record *)(void *)(bytes + shape->segments_at),
+        .attachments = (struct lkd_attachment_record *)(void *)(bytes + shape->attachments_at),
+        .changed = 1,
+    };
+}
+
+void lkd_ledger_peek(struct lkd_ledger *ledger, void *base, const struct lkd_limits *limits)
+{
+    const struct shape shape = shape_of(limits);
+    locate(ledger, base, &shape);
+}
+
 int lkd_ledger_view(struct lkd_ledger *ledger, void *base, const struct lkd_limits *limits)
 {
     const struct shape shape = shape_of(limits);
     struct lkd_ledger_header *header = base;
-    uint8_t *bytes = base;
 
-    *ledger = (struct lkd_ledger){
-        .header = header,
-        .sessions = (struct lkd_session_record *)(void *)(bytes + shape.sessions_at),
-        .segments = (struct lkd_segment_record *)(void *)(bytes + shape.segments_at),
-        .attachments = (struct lkd_attachment_record *)(void *)(bytes + shape.attachments_at),
-    };
-    ledger->changed = 1;
+    locate(ledger, base, &shape);
     uint32_t version = lkd_record_state(&header->version);
     if (version == 0) {
         header->sessions_max = shape.sessions;

@@ -21,7 +21,7 @@
 #include "broker/core/resource.h"
 #include "common/bounds.h"
 
-#define LKD_LEDGER_VERSION 1u
+#define LKD_LEDGER_VERSION 2u
 #define LKD_NO_FD (-1)
 
 struct lkd_ledger_header {
@@ -76,7 +76,8 @@ struct lkd_session_record {
     uint32_t remove_segment;
     uint32_t padding;
     uint8_t command[32];
-    uint8_t padding1[16];
+    uint64_t process_key
+        [2]; /* the driver's: by which it finds the process again, should the pidfd be lost */
 };
 
 #define LKD_SEGMENT_NAMED UINT32_C(1)
@@ -154,9 +155,9 @@ struct lkd_attachment_record {
     uint8_t padding[36];
 };
 
-static_assert(sizeof(struct lkd_session_record) == 128, "ledger version 1");
-static_assert(sizeof(struct lkd_segment_record) == 512, "ledger version 1");
-static_assert(sizeof(struct lkd_attachment_record) == 128, "ledger version 1");
+static_assert(sizeof(struct lkd_session_record) == 128, "ledger version 2");
+static_assert(sizeof(struct lkd_segment_record) == 512, "ledger version 2");
+static_assert(sizeof(struct lkd_attachment_record) == 128, "ledger version 2");
 
 /* A view, with the lists of free records, which are private to the worker. */
 struct lkd_ledger {
@@ -181,6 +182,9 @@ uint64_t lkd_ledger_bytes(const struct lkd_limits *limits);
  * Errors:  -EPROTO: it was made for other limits or by another version
  */
 int lkd_ledger_view(struct lkd_ledger *ledger, void *base, const struct lkd_limits *limits);
+
+/* The same to look at only, beside the worker that has it: nothing is laid out, checked or taken. */
+void lkd_ledger_peek(struct lkd_ledger *ledger, void *base, const struct lkd_limits *limits);
 
 /* Takes a free record; its fields are as they were left, its state is FREE. Fill it in and then
  * call lkd_record_enter(). NULL: all are taken. */

@@ -109,15 +109,16 @@ static void note(struct lkd_session *session, uint32_t flag)
     LKI_STEP("session_flagged");
 }
 
-void lkd_core_session_fds(struct lkd_core *core, uint64_t number, int socket_fd, int pidfd)
+void lkd_core_session_fds(struct lkd_core *core, uint64_t number, const struct lkd_session_fds *fds)
 {
     struct lkd_session *session = lkd_session_find(core, number);
     if (!session)
         return;
     LKI_STEP("session_fds");
-    session->record->pidfd = pidfd;
+    memcpy(session->record->process_key, fds->process_key, sizeof(fds->process_key));
+    session->record->pidfd = fds->pidfd;
     LKI_STEP("session_pidfd");
-    session->record->socket_fd = socket_fd;
+    session->record->socket_fd = fds->socket_fd;
 }
 
 bool lkd_session_is_connected(const struct lkd_session *session)

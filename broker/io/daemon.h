@@ -34,7 +34,8 @@ struct lkd_daemon_options {
     const struct lkd_names *names; /* PATH.names; borrowed */
     uint64_t grace_ms;             /* 0: the core's default */
     uint64_t debugger_grace_ms;
-    int ready_fd; /* one byte is written here when listening, then it is closed; -1: none */
+    bool tell_segments; /* the keeper wants to know when segments come and go */
+    int ready_fd;       /* one byte is written here when listening, then it is closed; -1: none */
     /* As often the keeper is told that the loop turns, for a watchdog. 0: never. */
     uint64_t alive_interval_ms;
 };

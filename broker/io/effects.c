@@ -82,6 +82,13 @@ static void make(uv_work_t *work)
         open_for_readers(entry);
 }
 
+/* For the keeper's eyes. One that it misses it sees with the next. */
+static void tell_segments(const struct lkd_daemon *daemon)
+{
+    if (daemon->options.tell_segments)
+        (void)lkd_worker_tell(daemon->options.start, LKD_REQUEST_SEGMENTS);
+}
+
 static void finish_make(struct lkd_memory_entry *entry)
 {
     struct lkd_daemon *daemon = entry->daemon;
@@ -99,6 +106,7 @@ static void finish_make(struct lkd_memory_entry *entry)
     if (r < 0)
         lkd_log_line(LKD_LOG_WARNING, "cannot write %s.lock: %s", daemon->instance->path,
                      strerror(-r));
+    tell_segments(daemon);
     entry->viewed =
         lki_area_view(entry->memory.area_base, entry->memory.area_bytes, &entry->area) == 0;
 }
@@ -235,6 +243,7 @@ static void drop_segment(struct lkd_daemon *daemon, uint32_t number)
         entry->dropped = true;
     else
         entry_free(entry);
+    tell_segments(daemon);
     lkd_daemon_note_use(daemon);
 }
 

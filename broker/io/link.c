@@ -149,7 +149,10 @@ static void accept_known(struct lkd_daemon *daemon, int socket_fd, struct lkd_pe
         lkd_peer_allow_fds(socket_fd);
     peer.session = link->session;
     /* Before anything is read from it: a successor that finds it unknown accepts it once more. */
-    lkd_core_session_fds(daemon->core, link->session, socket_fd, lkd_watched_pidfd(link->process));
+    const struct lkd_session_fds fds = {.socket_fd = socket_fd,
+                                        .pidfd = lkd_watched_pidfd(link->process),
+                                        .process_key = {info->key.first, info->key.second}};
+    lkd_core_session_fds(daemon->core, link->session, &fds);
     r = lkd_connection_open(daemon, socket_fd, &peer, &link->connection);
     if (r < 0) {
         lkd_log_line(LKD_LOG_WARNING, "dropped pid %d (uid %u): %s", peer.pid, peer.uid,

@@ -95,9 +95,29 @@ static int walk(int fd, uint64_t first,
     return 0;
 }
 
+struct carrying {
+    struct lkd_names *names;
+    const struct lkd_names_filter *filter; /* or NULL */
+};
+
+static struct lkd_name_change name_of(const struct lkd_names_record *record)
+{
+    return (struct lkd_name_change){
+        .present = true,
+        .name_kind = record->name_kind,
+        .name_id = record->name_id,
+        .name_bytes = record->name_bytes,
+        .name = record->name,
+    };
+}
+
 static int carry(const struct lkd_names_record *record, void *user)
 {
-    struct lkd_names *names = user;
+    const struct carrying *carrying = user;
+    struct lkd_names *names = carrying->names;
+    const struct lkd_name_change name = name_of(record);
+    if (carrying->filter != NULL && carrying->filter->drops(&name, carrying->filter->user))
+        return 0;
     struct lkd_names_record *carried =
         realloc(names->carried, (names->carried_count + 1) * sizeof(*carried));
     if (carried == NULL)
@@ -147,7 +167,8 @@ static int begin(struct lkd_names *names)
     return r;
 }
 
-int lkd_names_open(struct lkd_names *names, int directory_fd, const char *base, uint32_t slots)
+int lkd_names_open(struct lkd_names *names, int directory_fd, const char *base, uint32_t slots,
+                   const struct lkd_names_filter *filter)
 {
     *names = (struct lkd_names){.directory_fd = directory_fd, .fd = -1, .slots = slots};
     (void)snprintf(names->file, sizeof(names->file), "%s.names", base);
@@ -156,7 +177,8 @@ int lkd_names_open(struct lkd_names *names, int directory_fd, const char *base, 
     struct stat status;
     if (old >= 0 && fstat(old, &status) == 0 && S_ISREG(status.st_mode) &&
         (status.st_uid == geteuid() || status.st_uid == 0)) {
-        int r = walk(old, 0, carry, names);
+        struct carrying carrying = {.names = names, .filter = filter};
+        int r = walk(old, 0, carry, &carrying);
         if (r < 0)
             return r;
     }
@@ -168,8 +190,9 @@ void lkd_names_resume(struct lkd_names *names, int directory_fd, const char *bas
 {
     *names = (struct lkd_names){.directory_fd = directory_fd, .fd = fd, .slots = slots};
     (void)snprintf(names->file, sizeof(names->file), "%s.names", base);
+    struct carrying carrying = {.names = names};
     if (fd >= 0)
-        (void)walk(fd, slots, carry, names); /* without memory some are not reserved any more */
+        (void)walk(fd, slots, carry, &carrying); /* without memory some are not reserved any more */
 }
 
 int lkd_names_note(const struct lkd_names *names, const struct lkd_name_change *change,
@@ -199,13 +222,7 @@ void lkd_names_carried(const struct lkd_names *names, size_t i, struct lkd_name_
                        struct lkd_names_owner *out_owner)
 {
     const struct lkd_names_record *record = &names->carried[i];
-    *out_name = (struct lkd_name_change){
-        .present = true,
-        .name_kind = record->name_kind,
-        .name_id = record->name_id,
-        .name_bytes = record->name_bytes,
-        .name = record->name,
-    };
+    *out_name = name_of(record);
     *out_owner = (struct lkd_names_owner){
         .key = {.first = record->key_first, .second = record->key_second}, .pid = record->pid};
 }

@@ -31,13 +31,20 @@ struct lkd_names_owner { /* who has a name */
     int32_t pid;
 };
 
+struct lkd_names_filter {
+    bool (*drops)(const struct lkd_name_change *name, void *user);
+    void *user;
+};
+
 /**
  * Reads what an earlier broker left and begins the file anew, with what of it still counts.
- * @base: name of the socket in the directory
+ * @base:   name of the socket in the directory
+ * @filter: names that are not carried over; NULL: none
  * Returns 0 or -errno: the file could not be made, and *names notes nothing; call
  * lkd_names_close() either way.
  */
-int lkd_names_open(struct lkd_names *names, int directory_fd, const char *base, uint32_t slots);
+int lkd_names_open(struct lkd_names *names, int directory_fd, const char *base, uint32_t slots,
+                   const struct lkd_names_filter *filter);
 
 /* The same for a file that is open already and goes on as it is. */
 void lkd_names_resume(struct lkd_names *names, int directory_fd, const char *base, uint32_t slots,

@@ -26,6 +26,7 @@ enum lkd_request_kind {                        /* stored as int32_t */
                                                 * as an int32_t */
                         LKD_REQUEST_SERVING,   /* it listens */
                         LKD_REQUEST_ALIVE,     /* its loop turns */
+                        LKD_REQUEST_SEGMENTS,  /* some came or went */
                         LKD_REQUEST_CLOSE,     /* gives up socket and lock: the service ends */
 };
 
@@ -37,7 +38,7 @@ struct lkd_request { /* one datagram */
     uint64_t process; /* the worker's number for it, to know it by */
 };
 
-/* SERVING, ALIVE, or CLOSE: from there on nobody finds us, and another daemon may take the path. */
+/* SERVING, ALIVE, SEGMENTS, or CLOSE: from there on nobody finds us, and another daemon may take the path. */
 bool lkd_worker_tell(const struct lkd_worker_start *start, enum lkd_request_kind kind);
 
 /* None of these blocks but the last. False: the keeper could not be asked. */

@@ -35,11 +35,14 @@
 /* A worker that somebody stopped serves nobody, and nobody can tell it from one that hangs. */
 #define STOPPED_MAX_NS (10 * LKI_NS_PER_S)
 
+#define SEGMENTS_RETRY_NS (100 * LKI_NS_PER_MS)
+
 struct lkd_keeper {
     const struct lkd_keeper_service *service;
     struct lkd_worker_start start;
     int kept[KEPT_MAX];
     uint64_t ledger_bytes;
+    struct lkd_ledger ledger; /* to look at: only workers write its records */
     int ledger_fd;
     int signal_fd;
     int requests[2]; /* ours, the worker's */
@@ -48,7 +51,8 @@ struct lkd_keeper {
     uint64_t began_ns;
     uint64_t stopped_ns; /* since when it is stopped; 0: it runs */
     uint64_t pause_ns;
-    uint64_t resume_ns; /* when to start the next one; 0: not now */
+    uint64_t segments_due_ns; /* when to look at them again; LKI_TIME_NEVER */
+    uint64_t resume_ns;       /* when to start the next one; 0: not now */
     uint32_t restarts;
     bool stopping;
     bool upgrading; /* asked to */
@@ -71,6 +75,7 @@ static int make_ledger(struct lkd_keeper *keeper, const struct lkd_limits *limit
     if (base == MAP_FAILED)
         return -errno;
     keeper->start.ledger = base;
+    lkd_ledger_peek(&keeper->ledger, base, limits);
     return 0;
 }
 
@@ -235,6 +240,13 @@ static void on_child(struct lkd_keeper *keeper)
     }
 }
 
+static void look_at_segments(struct lkd_keeper *keeper)
+{
+    bool done =
+        keeper->service->segments(&keeper->ledger, keeper->ledger_fd, keeper->service->user);
+    keeper->segments_due_ns = done ? LKI_TIME_NEVER : lki_clock_now_ns() + SEGMENTS_RETRY_NS;
+}
+
 /* --- Upgrade --- */
 
 /* The worker is killed as it might be at any time, so that this is no case of its own. */
@@ -260,6 +272,7 @@ static void upgrade(struct lkd_keeper *keeper)
         return;
     }
     stop_worker(keeper);
+    look_at_segments(keeper); /* the next image takes all of them for told */
     (void)sigprocmask(SIG_SETMASK, &keeper->old_mask, NULL);
     int r = keeper->service->upgrade(keeper->ledger_fd, keeper->service->user);
     lkd_log_line(LKD_LOG_WARNING, "no upgrade: %s; this program goes on", strerror(-r));
@@ -308,6 +321,7 @@ static void close_service(struct lkd_keeper *keeper)
     const struct lkd_ledger_header *header = keeper->start.ledger;
     uint64_t epoch_s =
         header != NULL ? atomic_load_explicit(&header->last_epoch_s, memory_order_relaxed) : 0;
+    keeper->segments_due_ns = LKI_TIME_NEVER;
     if (!keeper->closed)
         keeper->service->close(epoch_s, keeper->service->user);
     keeper->closed = true;
@@ -334,9 +348,14 @@ static void serve_request(struct lkd_keeper *keeper, const struct lkd_request *r
         break;
     case LKD_REQUEST_SERVING:
         keeper->service->serving(keeper->service->user);
+        keeper->segments_due_ns = 0;
         break;
     case LKD_REQUEST_ALIVE:
         keeper->service->alive(keeper->service->user);
+        keeper->segments_due_ns = 0;
+        break;
+    case LKD_REQUEST_SEGMENTS:
+        keeper->segments_due_ns = 0; /* once, however many have been told of */
         break;
     case LKD_REQUEST_CLOSE:
         close_service(keeper);
@@ -354,13 +373,20 @@ static void on_request(struct lkd_keeper *keeper)
 /* When there is something to do without an event, or LKI_TIME_NEVER. */
 static uint64_t next_deadline(const struct lkd_keeper *keeper)
 {
+    uint64_t due_ns = LKI_TIME_NEVER;
     if (keeper->pid == 0)
-        return keeper->resume_ns;
-    return keeper->stopped_ns != 0 ? keeper->stopped_ns + STOPPED_MAX_NS : LKI_TIME_NEVER;
+        due_ns = keeper->resume_ns;
+    else if (keeper->stopped_ns != 0)
+        due_ns = keeper->stopped_ns + STOPPED_MAX_NS;
+    return due_ns < keeper->segments_due_ns ? due_ns : keeper->segments_due_ns;
 }
 
-static void on_deadline(struct lkd_keeper *keeper)
+static void on_deadline(struct lkd_keeper *keeper, uint64_t now_ns)
 {
+    if (keeper->segments_due_ns <= now_ns) {
+        look_at_segments(keeper);
+        return;
+    }
     if (keeper->pid == 0) {
         begin_worker(keeper);
         return;
@@ -378,7 +404,7 @@ static void turn(struct lkd_keeper *keeper)
     uint64_t due_ns = next_deadline(keeper);
     uint64_t now_ns = lki_clock_now_ns();
     if (due_ns <= now_ns) {
-        on_deadline(keeper);
+        on_deadline(keeper, now_ns);
         return;
     }
     uint64_t left_ns = due_ns - now_ns;
@@ -396,7 +422,12 @@ int lkd_keeper_run(const struct lkd_limits *limits, int ledger_fd, const int *ke
                    size_t kept_count, const struct lkd_keeper_service *service)
 {
     struct lkd_keeper keeper = {
-        .service = service, .ledger_fd = ledger_fd, .signal_fd = -1, .requests = {-1, -1}};
+        .service = service,
+        .ledger_fd = ledger_fd,
+        .signal_fd = -1,
+        .requests = {-1, -1},
+        .segments_due_ns = LKI_TIME_NEVER,
+    };
     int r = keeper_init(&keeper, limits, kept, kept_count);
     if (r < 0) {
         lkd_log_line(LKD_LOG_ERROR, "cannot keep a worker: %s", strerror(-r));

@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "broker/core/ledger.h"
 #include "broker/core/resource.h"
 #include "broker/io/worker.h"
 
@@ -26,6 +27,8 @@ struct lkd_keeper_service {
     void (*serving)(void *user);
     /* Its loop turns. */
     void (*alive)(void *user);
+    /* Segments may have come or gone. False: call it again after a while. */
+    bool (*segments)(const struct lkd_ledger *ledger, int ledger_fd, void *user);
     /* Asked to upgrade: whether the program that is installed can go on from here. */
     bool (*can_upgrade)(void *user);
     /* Becomes it. No worker runs. Returns on failure only, with -errno. */

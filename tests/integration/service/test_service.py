@@ -3,7 +3,7 @@
 the starting half of it."""
 import fcntl
 import os
-import select
+import re
 import shutil
 import signal
 import socket
@@ -85,16 +85,28 @@ class ServiceTest(unittest.TestCase):
         text, fds, _, _ = socket.recv_fds(self.manager, 8192, 8)
         return text.decode(), fds
 
+    def told_of_service(self):
+        """The next one that is not about segments."""
+        while True:
+            text, fds = self.told()
+            if not re.search("FDNAME=(ledger|[adr][0-9]+)", text):
+                return text, fds
+            for fd in fds:
+                os.close(fd)
+
     def expect(self, *texts):
         for text in texts:
             try:
-                self.assertEqual(self.told(), (text, []))
+                self.assertEqual(self.told_of_service(), (text, []))
             except TimeoutError:
                 self.fail(f"never told {text!r}:\n{self.log()}")
 
     def expect_silence(self):
         """For when the daemon has ended: what it said would be there."""
-        self.assertEqual(select.select([self.manager], [], [], 0)[0], [])
+        self.manager.setblocking(False)
+        with self.assertRaises(BlockingIOError):
+            self.told_of_service()
+        self.manager.settimeout(LONG_S)
 
     def stop(self):
         os.kill(self.pid, signal.SIGTERM)
@@ -162,6 +174,125 @@ class ServiceTest(unittest.TestCase):
         self.expect("STOPPING=1", "FDSTOREREMOVE=1\nFDNAME=own-listener")
         self.assertEqual(self.wait(), 0)
         self.assertFalse(os.path.exists(self.path))
+
+    # --- What the manager keeps of segments ---
+
+    def serve_stored(self, count, store, **more):
+        """Starts the daemon with everything in `store` (name: descriptor) and takes what it stores
+        then, until that is `count` descriptors and it is ready."""
+        self.start("--socket", self.path, fds=list(store.values()), names=":".join(store), **more)
+        self.ready = False
+        self.take_stored(count, store)
+
+    def take_stored(self, count, store):
+        while len(store) != count or not self.ready:
+            try:
+                text, fds = self.told()
+            except TimeoutError:
+                self.fail(f"stored: {sorted(store)}, not {count}:\n{self.log()}")
+            name = re.search("FDNAME=(.*)", text)
+            if text.startswith("FDSTORE=1"):
+                if name[1] in store:
+                    os.close(store[name[1]])
+                store[name[1]], = fds
+            elif text.startswith("FDSTOREREMOVE=1"):
+                if name[1] in store:
+                    os.close(store.pop(name[1]))
+            self.ready = self.ready or text == "READY=1"
+
+    def holder(self, segment, script):
+        """A process that holds the lock of the segment until it is told to end."""
+        environment = dict(self.environment, LOCKKEEPER_SOCKET=self.path, LOCKKEEPER_AUTOSTART="0")
+        process = subprocess.Popen([LOCKKEEPER, "run", segment, "--", "sh", "-c", script],
+                                   env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   text=True)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        self.addCleanup(process.stdin.close)
+        self.addCleanup(process.stdout.close)
+        self.assertEqual(process.stdout.readline(), "held\n")
+        return process
+
+    def crash(self):
+        os.kill(self.pid, signal.SIGKILL)
+        self.assertEqual(self.wait(), -signal.SIGKILL)
+
+    def run_client(self, *arguments):
+        environment = dict(self.environment, LOCKKEEPER_SOCKET=self.path, LOCKKEEPER_AUTOSTART="0")
+        return subprocess.run([LOCKKEEPER, *arguments], env=environment, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True, timeout=LONG_S)
+
+    def test_segments_and_who_holds_them_survive_the_loss_of_keeper_and_worker(self):
+        store = {}
+        self.addCleanup(lambda: [os.close(fd) for fd in store.values()])
+        self.serve_stored(1, store)
+        made = self.run_client("seg", "create", "kept", "--size", "64K")
+        self.assertEqual(made.returncode, 0, made.stderr)
+        living = self.holder("living", "echo held; read end")
+        dying = self.holder("dying", "echo held; read end")
+        # own-listener, ledger; area and data of 'kept', areas of the other two
+        self.take_stored(6, store)
+        self.assertEqual(sorted(name[0] for name in store), ["a", "a", "a", "d", "l", "o"])
+
+        self.crash()
+        dying.kill()
+        dying.wait()
+        self.serve_stored(6, store)
+        busy = self.run_client("run", "-w", "0", "living", "--", "true")
+        self.assertEqual(busy.returncode, 1, busy.stderr + self.log())
+        self.assertIn(f"held by sh[{living.pid}]", busy.stderr, "not only refused")
+        told = self.run_client("run", "dying", "--", "true")
+        self.assertEqual(told.returncode, 0, told.stderr + self.log())
+        listed = self.run_client("seg", "ls", "--json").stdout
+        self.assertIn('"kept"', listed)
+
+        living.stdin.write("end\n")
+        living.stdin.flush()
+        living.wait()
+        free = self.run_client("run", "living", "--", "true")
+        self.assertEqual(free.returncode, 0, free.stderr + self.log())
+        self.run_client("seg", "rm", "kept")
+        self.take_stored(2, store)
+        self.assertEqual(sorted(store), ["ledger", "own-listener"])
+
+        self.stop()
+        self.take_stored(0, store)
+        self.assertEqual(self.wait(), 0)
+
+    def test_segment_whose_memory_was_not_kept_is_refused_while_its_clients_live(self):
+        store = {}
+        self.addCleanup(lambda: [os.close(fd) for fd in store.values()])
+        self.serve_stored(1, store)
+        living = self.holder("living", "echo held; read end")
+        other = self.holder("other", "echo held; read end")
+        self.take_stored(4, store)
+        lost = sorted(name for name in store if name.startswith("a"))[0]
+        os.close(store.pop(lost))
+
+        self.crash()
+        self.serve_stored(3, store)
+        self.assertIn("segments not kept: 1", self.log())
+        refused = [self.run_client("run", "-w", "0", name, "--", "true")
+                   for name in ("living", "other")]
+        self.assertEqual([client.returncode for client in refused], [1, 1],
+                         self.log())
+        self.assertIn("earlier broker", refused[0].stderr)
+        self.assertIn(f"held by sh[{other.pid}]", refused[1].stderr)
+
+    def test_ledger_of_other_limits_is_dropped(self):
+        store = {}
+        self.addCleanup(lambda: [os.close(fd) for fd in store.values()])
+        self.serve_stored(1, store)
+        self.holder("living", "echo held; read end")
+        self.take_stored(3, store)
+        self.crash()
+        self.start("--socket", self.path, "--limit", "sessions=100", fds=list(store.values()),
+                   names=":".join(store))
+        self.ready = False
+        self.take_stored(1, store)
+        self.assertIn("begins with nothing", self.log())
+        refused = self.run_client("run", "-w", "0", "living", "--", "true")
+        self.assertIn("earlier broker", refused.stderr, self.log())
 
     def test_stored_socket_whose_file_is_gone_is_replaced(self):
         old = self.listener()

@@ -237,7 +237,9 @@ uint64_t connect_peer(const struct lkd_peer *peer)
     world.in_core = true;
     int r = lkd_core_session_opened(world.core, peer, world.now_ns, &session);
     if (r == 0)
-        lkd_core_session_fds(world.core, session, (int)session, (int)session);
+        lkd_core_session_fds(
+            world.core, session,
+            &(struct lkd_session_fds){.socket_fd = (int)session, .pidfd = (int)session});
     world.in_core = false;
     if (world.fail_one_in == 0 && !(world.scarce && r == -EDQUOT))
         cr_assert(eq(int, r, 0));
