@@ -34,6 +34,7 @@ enum hostile_flags {
     HOSTILE_AS_ROOT = 1 << 0,   /* the attack starts as root, and becomes others by itself */
     HOSTILE_AS_BROKER = 1 << 1, /* as the broker's own user: it alone may offer files */
     HOSTILE_SLOW = 1 << 2,      /* the row does not promise 50 ms */
+    HOSTILE_RESTARTS = 1 << 3,  /* the attack, as root, ends the worker */
 };
 
 struct hostile_row {

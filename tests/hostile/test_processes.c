@@ -26,6 +26,111 @@
 static const struct hostile_context *target;
 static int ready;
 
+/* --- A22 --- */
+
+struct forging {
+    uint32_t segment;
+    uint32_t attachment; /* of the one that holds */
+    pid_t holder;
+    int held;
+    int connected;
+    int killed;
+    int over;
+};
+
+/* Holds a lock while the worker changes, and releases it as if nothing had been. */
+static int hold_meanwhile(void *arg)
+{
+    struct forging *forging = arg;
+    struct hostile_reply reply;
+    struct lki_message open = hostile_open(2, "adopted", LK_CREATE | LK_STRICT, 0);
+    int fd = hostile_greet(target->socket_path);
+    forging->segment = hostile_open_segment(fd, &open);
+    struct lki_message acquire = hostile_acquire(3, forging->segment, 0, LKI_TIME_NEVER);
+    test_check(hostile_call(fd, &acquire, &reply) == 0, "a free lock");
+    forging->attachment = reply.message.as.granted.attachment;
+    forging->holder = getpid();
+    test_event_post(forging->held);
+    test_event_wait(forging->over);
+    struct lki_message release = {
+        .type = LKI_REQUEST_RELEASE,
+        .id = 4,
+        .as.hold_ref = {.segment = forging->segment, .attachment = forging->attachment}};
+    test_check(hostile_call(fd, &release, &reply) == 0, "the hold was lost");
+    return 0;
+}
+
+/* What a client could say to have a successor believe something: that it holds what another has,
+ * that it may end that, that old requests of its had been granted. */
+static void forge(int fd, const struct forging *forging)
+{
+    struct hostile_reply reply;
+    const struct lki_message forged[] = {
+        {.type = LKI_REQUEST_RELEASE,
+         .id = 2,
+         .as.hold_ref = {.segment = forging->segment, .attachment = forging->attachment}},
+        {.type = LKI_REQUEST_MARK_CONSISTENT,
+         .id = 3,
+         .as.hold_ref = {.segment = forging->segment, .attachment = forging->attachment}},
+        hostile_acquire(4, forging->segment, 0, 0),
+        {.type = LKI_REQUEST_RELEASE,
+         .id = 5,
+         .as.hold_ref = {.segment = forging->segment, .attachment = forging->attachment}},
+    };
+    for (size_t i = 0; i < LKI_ARRAY_LENGTH(forged); i++)
+        test_check(hostile_call(fd, &forged[i], &reply) > 0, "it was believed, number %zu", i);
+    struct lki_message holder = {
+        .type = LKI_REQUEST_HOLDER, .id = 6, .as.lock_ref = {forging->segment, 0}};
+    test_check(hostile_call(fd, &holder, &reply) == 0 &&
+                   reply.message.as.holder_is.pid == forging->holder,
+               "it is said to be held by pid %d", reply.message.as.holder_is.pid);
+}
+
+/* Of the same user, even. */
+static int forge_beside(void *arg)
+{
+    struct forging *forging = arg;
+    static const struct lki_message resume = {.type = LKI_REQUEST_RESUME};
+    struct hostile_reply reply;
+    struct lki_message open = hostile_open(2, "adopted", 0, 0);
+    struct lki_message list = hostile_list(3, LKI_LIST_SEGMENTS);
+    int fd = hostile_greet(target->socket_path);
+    test_check(hostile_open_segment(fd, &open) == forging->segment, "another segment");
+    test_check(hostile_call(fd, &list, &reply) == 0, "list");
+    test_event_post(forging->connected);
+    test_event_wait(forging->killed);
+    test_check(hostile_receive(fd, &reply) == 1 && reply.message.type == LKI_REPLY_RESUMED,
+               "nobody took over");
+    test_check(hostile_send(fd, &resume) >= 0, "resume");
+    forge(fd, forging);
+    close(fd);
+
+    fd = hostile_greet(target->socket_path);
+    test_check(hostile_send(fd, &resume) >= 0, "resume");
+    test_check(hostile_is_dropped(fd), "it resumes what was not interrupted");
+    close(fd);
+    return 0;
+}
+
+static void attack_a22(const struct hostile_context *context)
+{
+    struct forging *forging = test_shared(sizeof(*forging));
+    target = context;
+    forging->held = test_event();
+    forging->connected = test_event();
+    forging->killed = test_event();
+    forging->over = test_event();
+    pid_t holder = hostile_spawn_as(HOSTILE_ATTACKER_UID, hold_meanwhile, forging);
+    test_event_wait(forging->held);
+    pid_t forger = hostile_spawn_as(HOSTILE_ATTACKER_UID, forge_beside, forging);
+    test_event_wait(forging->connected);
+    test_check(kill(context->broker_pid, SIGKILL) == 0, "no worker");
+    test_event_post(forging->killed);
+    test_reap_success(forger);
+    test_event_post(forging->over);
+    test_reap_success(holder);
+}
+
 /* --- A23 --- */
 
 struct handing {
@@ -263,7 +368,9 @@ static void attack_a32(const struct hostile_context *context)
 
 static const struct hostile_row rows[] = {
     {.id = "A22",
-     .title = "forged adoption: no message presents state to a broker, see docs/security.md"},
+     .title = "what another client holds, claimed from a worker that takes over",
+     .attack = attack_a22,
+     .flags = HOSTILE_AS_ROOT | HOSTILE_SLOW | HOSTILE_RESTARTS},
     {.id = "A23", .title = "a connection handed to another process", .attack = attack_a23},
     {.id = "A24",
      .title = "processes of another pid namespace",

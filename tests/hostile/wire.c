@@ -96,6 +96,11 @@ int hostile_call(int fd, const struct lki_message *request, struct hostile_reply
             return r == 0 ? -ECONNRESET : r;
         if (out_reply->message.id == request->id)
             break;
+        if (out_reply->message.type == LKI_REPLY_RESUMED) { /* another worker goes on */
+            static const struct lki_message resume = {.type = LKI_REQUEST_RESUME};
+            if (hostile_send(fd, &resume) < 0 || hostile_send(fd, request) < 0)
+                return -ECONNRESET;
+        }
         hostile_reply_close(out_reply);
     }
     return out_reply->message.type == LKI_REPLY_RESULT ? (int)out_reply->message.as.result.status

@@ -34,7 +34,8 @@ int hostile_send(int fd, const struct lki_message *request);
 int hostile_receive(int fd, struct hostile_reply *out_reply);
 void hostile_reply_close(struct hostile_reply *reply);
 
-/* Sends a request and receives replies until its own has come; the others' are dropped. Returns the
+/* Sends a request, again to a worker that took over, and receives replies until its own has come;
+ * the others' are dropped. Returns the
  * reply's status (of an OPENED, LKI_STATUS_OK), or -errno when there was none. */
 int hostile_call(int fd, const struct lki_message *request, struct hostile_reply *out_reply);
 
