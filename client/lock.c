@@ -13,6 +13,7 @@
 #include "client/options.h"
 #include "client/wait.h"
 #include "common/clock.h"
+#include "common/compiler.h"
 #include "engine/fast.h"
 
 /* --- Handles --- */
@@ -25,6 +26,8 @@ void lki_lock_set_gate(struct lk_lock *lock)
     bool plain = lock->count > 0 && segment->count > 0 && !segment->brokered && !segment->file &&
                  lock->held_id == 0 && lock->async.request == 0;
     lock->gate = plain ? segment->session->plain : &gate_shut;
+    lock->hot = plain ? &segment->area.hot[lock->index] : NULL;
+    lock->id = plain ? segment->party.id : 0;
 }
 
 int lki_lock_table_new(struct lk_segment *segment)
@@ -196,8 +199,8 @@ static int verdict_result(struct lk_lock *lock, enum lki_verdict verdict)
     return lki_fail_hint(-ESTALE, "close the segment and open it again");
 }
 
-/* Whatever the fast path does not do. */
-static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)
+/* Whatever the fast path does not do. Apart, so that the fast path saves no registers for it. */
+LKI_NOINLINE static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)
 {
     int r = lki_lock_check(lock, "lock");
     if (r == 0)
@@ -232,16 +235,20 @@ static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, uint64_t timeou
     return verdict_result(lock, verdict);
 }
 
+LKI_NOINLINE static int acquire_shared(struct lk_lock *lock, uint64_t timeout_ns)
+{
+    if (lki_fast_take_shared(lock->party, lock->index))
+        return LK_ACQUIRED;
+    return acquire_slow(lock, LK_SHARED, timeout_ns);
+}
+
 int lk_lock_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)
 {
     if (lock && *lock->gate) {
-        if (mode == LK_EXCLUSIVE) {
-            if (lki_fast_take_exclusive(lock->party, lock->index, LKI_HOLD_DATA))
-                return LK_ACQUIRED;
-        } else if (mode == LK_SHARED) {
-            if (lki_fast_take_shared(lock->party, lock->index))
-                return LK_ACQUIRED;
-        }
+        if (mode == LK_SHARED)
+            return acquire_shared(lock, timeout_ns);
+        if (mode == LK_EXCLUSIVE && lki_hot_take_exclusive(lock->hot, lock->id, LKI_HOLD_DATA))
+            return LK_ACQUIRED;
     }
     return acquire_slow(lock, mode, timeout_ns);
 }
@@ -267,7 +274,7 @@ static int released(const struct lk_lock *lock)
                          : 0;
 }
 
-static int release_slow(struct lk_lock *lock)
+LKI_NOINLINE static int release_slow(struct lk_lock *lock)
 {
     int r = lki_lock_check(lock, "unlock");
     if (r < 0)
@@ -288,12 +295,17 @@ static int release_slow(struct lk_lock *lock)
     }
 }
 
+LKI_NOINLINE static int release_shared(struct lk_lock *lock)
+{
+    return lki_fast_release_shared(lock->party, lock->index) ? 0 : release_slow(lock);
+}
+
 int lk_lock_release(struct lk_lock *lock)
 {
     if (lock && *lock->gate) {
-        if (lki_fast_release_exclusive(lock->party, lock->index) ||
-            lki_lock_release(lock->party, lock->index) == LKI_RELEASED)
+        if (lki_hot_release_exclusive(lock->hot, lock->id))
             return 0;
+        return release_shared(lock);
     }
     return release_slow(lock);
 }

@@ -18,8 +18,10 @@ struct lk_lock {
      * file that could be truncated) points it to a zero, and a forked child finds its session's
      * page wiped. */
     const uint32_t *gate;
-    struct lki_party *party;
+    struct lki_lock_hot *hot; /* this and the id: while the gate is open, what the party has */
+    uint32_t id;
     uint32_t index;
+    struct lki_party *party;
     uint32_t spins; /* how long a native wait spins at first, learned from the last ones */
     struct lk_segment *segment;
     unsigned count;   /* 0: closed */

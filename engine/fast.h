@@ -35,19 +35,18 @@ static inline void lki_sequence_leave(struct lki_lock_hot *hot, uint32_t word)
     LKI_STEP("sequence_left");
 }
 
-/* Takes a free lock on which nobody reads, waits or left damage. True: held exclusively. */
-static inline bool lki_fast_take_exclusive(struct lki_party *party, uint32_t lock,
-                                           enum lki_hold hold)
+/* Takes a free lock on which nobody reads, waits or left damage. True: held exclusively.
+ * id: of a live party of the area. */
+static inline bool lki_hot_take_exclusive(struct lki_lock_hot *hot, uint32_t id, enum lki_hold hold)
 {
-    struct lki_lock_hot *hot = &party->area->hot[lock];
     uint32_t expected = 0;
 
     LKI_STEP("take_exclusive");
     /* [word-handoff] seq_cst (acquire is what the hand-off needs), pairs with the release in
-     * lki_fast_release_exclusive(): what the last owner wrote under the lock is visible. Relaxed on
+     * lki_hot_release_exclusive(): what the last owner wrote under the lock is visible. Relaxed on
      * failure: a lost race reads no data. */
-    if (!atomic_compare_exchange_strong_explicit(&hot->word, &expected, party->id,
-                                                 memory_order_seq_cst, memory_order_relaxed))
+    if (!atomic_compare_exchange_strong_explicit(&hot->word, &expected, id, memory_order_seq_cst,
+                                                 memory_order_relaxed))
         return false;
     lki_sequence_enter(hot, hold);
     return true;
@@ -55,13 +54,12 @@ static inline bool lki_fast_take_exclusive(struct lki_party *party, uint32_t loc
 
 /* Releases an exclusive hold that nobody waits for. True: released. False: nothing was done, or
  * only the sequence was left behind even, which lki_lock_release() finds and goes on from. */
-static inline bool lki_fast_release_exclusive(struct lki_party *party, uint32_t lock)
+static inline bool lki_hot_release_exclusive(struct lki_lock_hot *hot, uint32_t id)
 {
-    struct lki_lock_hot *hot = &party->area->hot[lock];
-    uint32_t expected = party->id;
+    uint32_t expected = id;
 
     /* relaxed: our own id, if it is there, was written by ourselves */
-    if (atomic_load_explicit(&hot->word, memory_order_relaxed) != party->id)
+    if (atomic_load_explicit(&hot->word, memory_order_relaxed) != id)
         return false;
     lki_sequence_leave(hot, 0); /* the word is our id alone: nobody left damage */
     /* [word-handoff] release, pairs with the acquire in whoever takes the word next. */
@@ -69,8 +67,38 @@ static inline bool lki_fast_release_exclusive(struct lki_party *party, uint32_t 
                                                    memory_order_relaxed);
 }
 
+/* The same two for a lock by its number. */
+static inline bool lki_fast_take_exclusive(struct lki_party *party, uint32_t lock,
+                                           enum lki_hold hold)
+{
+    return lki_hot_take_exclusive(&party->area->hot[lock], party->id, hold);
+}
+
+static inline bool lki_fast_release_exclusive(struct lki_party *party, uint32_t lock)
+{
+    return lki_hot_release_exclusive(&party->area->hot[lock], party->id);
+}
+
 /* Leaves cell number `cell`, and wakes an owner that drains this lock. */
 void lki_cell_leave(struct lki_party *party, uint32_t lock, unsigned cell);
+
+/* The second half of that: wakes the owner in this word, which lki_cell_clear() returned, if it
+ * drains. */
+void lki_cell_wake_owner(struct lki_party *party, uint32_t lock, uint32_t word);
+
+/* The first half. Returns the word as it was afterwards. */
+static inline uint32_t lki_cell_clear(struct lki_party *party, uint32_t lock, unsigned cell)
+{
+    LKI_STEP("leave_cell");
+    /* [cell-word] seq_cst exchange, pairs with the drainer's scan: what we read under the lock
+     * comes before what the writer writes once it has seen the empty cell. */
+    atomic_exchange_explicit(&party->self->cells[cell], 0, memory_order_seq_cst);
+    party->cells_used &= ~(UINT32_C(1) << cell);
+    LKI_STEP("leave_cell_left");
+    /* The word is loaded again, after the cell: the owner that was seen earlier may have given up,
+     * and another may drain since; it alone may sleep for this cell. */
+    return atomic_load_explicit(&party->area->hot[lock].word, memory_order_seq_cst);
+}
 
 /* Joins or begins reading on a lock that nobody owns, reserves or left damaged, when this party
  * holds nothing shared yet. True: held shared. */
@@ -97,4 +125,17 @@ static inline bool lki_fast_take_shared(struct lki_party *party, uint32_t lock)
     }
     lki_cell_leave(party, lock, 0);
     return false;
+}
+
+/* Releases the shared hold of a party that has no other. True: released. False: nothing was done. */
+static inline bool lki_fast_release_shared(struct lki_party *party, uint32_t lock)
+{
+    /* relaxed: our own cell */
+    if (party->cells_used != 1 ||
+        atomic_load_explicit(&party->self->cells[0], memory_order_relaxed) != lock + 1)
+        return false;
+    uint32_t word = lki_cell_clear(party, lock, 0);
+    if ((word & LKI_ID_MASK) != 0)
+        lki_cell_wake_owner(party, lock, word);
+    return true;
 }

@@ -121,17 +121,15 @@ bool lki_turn_stay_shared(struct lki_party *party, uint32_t lock, unsigned cell,
 
 void lki_cell_leave(struct lki_party *party, uint32_t lock, unsigned cell)
 {
+    uint32_t word = lki_cell_clear(party, lock, cell);
+    if (lki_word_id(word) != 0)
+        lki_cell_wake_owner(party, lock, word);
+}
+
+void lki_cell_wake_owner(struct lki_party *party, uint32_t lock, uint32_t word)
+{
     const struct lki_area *area = party->area;
-
-    LKI_STEP("leave_cell");
-    /* [cell-word] seq_cst exchange, pairs with the drainer's scan: what we read under the lock
-     * comes before what the writer writes once it has seen the empty cell. */
-    atomic_exchange_explicit(&party->self->cells[cell], 0, memory_order_seq_cst);
-    party->cells_used &= ~(UINT32_C(1) << cell);
-
-    /* The word is loaded again, after the cell: the owner that was seen earlier may have given up,
-     * and another may drain since; it alone may sleep for this cell. */
-    uint32_t owner = lki_word_id(load_word(&area->hot[lock]));
+    uint32_t owner = lki_word_id(word);
     struct lki_attachment *attachment = lki_area_attachment(area, owner);
     if (!attachment || attachment == party->self)
         return;

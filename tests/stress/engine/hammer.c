@@ -126,7 +126,8 @@ static enum lki_verdict acquire(struct worker *self, uint32_t lock, enum lki_mod
 
 static void release(struct worker *self, uint32_t lock, enum lki_mode mode)
 {
-    if (mode == LKI_MODE_EXCLUSIVE && lki_fast_release_exclusive(&self->party, lock))
+    if (mode == LKI_MODE_EXCLUSIVE ? lki_fast_release_exclusive(&self->party, lock)
+                                   : lki_fast_release_shared(&self->party, lock))
         return;
     if (lki_lock_release(&self->party, lock) != LKI_RELEASED)
         fail("its holder could not release it", lock);

@@ -238,7 +238,8 @@ static bool acquire(struct actor *self, uint32_t lock, enum lki_mode mode, enum 
 static void release(struct actor *self, uint32_t lock, enum lki_mode mode)
 {
     self->inside[lock] = 0;
-    if (mode == LKI_MODE_EXCLUSIVE && lki_fast_release_exclusive(&self->party, lock))
+    if (mode == LKI_MODE_EXCLUSIVE ? lki_fast_release_exclusive(&self->party, lock)
+                                   : lki_fast_release_shared(&self->party, lock))
         return;
     if (lki_lock_release(&self->party, lock) != LKI_RELEASED)
         schedule_fail("actor %d could not release", self->index);

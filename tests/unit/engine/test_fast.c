@@ -114,3 +114,33 @@ Test(fast, shared_refused_by_a_draining_owner_wakes_it)
     cr_expect(not(take_s(CARL)));
     cr_expect(was_woken(BERT), "it may have seen the cell");
 }
+
+Test(fast, shared_is_released_when_it_is_all_that_is_held)
+{
+    cr_assert(take_s(ANNA));
+    cr_assert(lki_fast_release_shared(party(ANNA), lock));
+    cr_expect(eq(u32, party(ANNA)->cells_used, 0));
+    cr_expect(eq(u32, atomic_load(&party(ANNA)->self->cells[0]), 0));
+    cr_expect(not(lki_fast_release_shared(party(ANNA), lock)), "there is nothing any more");
+}
+
+Test(fast, shared_holds_of_several_locks_and_of_others_are_left_to_the_slow_path)
+{
+    cr_assert(take_s(ANNA));
+    cr_expect(not(lki_fast_release_shared(party(ANNA), lock + 1)), "another lock");
+    cr_expect(not(lki_fast_release_shared(party(BERT), lock)), "another's hold");
+    cr_assert(eq(int, lki_lock_try(party(ANNA), lock + 1, S, LKI_HOLD_DATA), LKI_TAKEN));
+    cr_expect(not(lki_fast_release_shared(party(ANNA), lock)), "one of two");
+    cr_expect(eq(u32, party(ANNA)->cells_used, 3));
+    cr_expect(eq(int, release(ANNA), LKI_RELEASED));
+}
+
+Test(fast, shared_wakes_the_owner_that_drains)
+{
+    cr_assert(take_s(ANNA));
+    queue_up(BERT, X); /* takes the word, and waits for the reader */
+    cr_assert(eq(u32, word_id(), party(BERT)->id));
+    cr_assert(not(was_woken(BERT)));
+    cr_assert(lki_fast_release_shared(party(ANNA), lock));
+    cr_expect(was_woken(BERT));
+}
