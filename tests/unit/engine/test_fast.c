@@ -114,3 +114,13 @@ Test(fast, shared_refused_by_a_draining_owner_wakes_it)
     cr_expect(not(take_s(CARL)));
     cr_expect(was_woken(BERT), "it may have seen the cell");
 }
+
+Test(fast, shared_is_refused_to_the_exclusive_owner_itself)
+{
+    take(ANNA, X);
+    forget_wakes();
+    cr_expect(not(take_s(ANNA)));
+    cr_expect(eq(u32, word(), party(ANNA)->id));
+    cr_expect(eq(u32, party(ANNA)->cells_used, 0));
+    cr_expect(not(was_woken(ANNA)), "nobody drains");
+}
