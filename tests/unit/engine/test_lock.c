@@ -278,8 +278,7 @@ Test(lock, who_would_exit_marks_only_its_own_hold_consistent)
     die(ANNA);
     cr_assert(eq(int, try_lock(BERT, X), LKI_TAKEN_DIED));
     uint64_t inside = sequence();
-    cr_expect(
-        eq(int, lki_lock_mark_consistent(party(CARL), lock, LKI_HOLD_TO_EXIT), LKI_NOT_HELD));
+    cr_expect(eq(int, lki_lock_mark_consistent(party(CARL), lock, LKI_HOLD_TO_EXIT), LKI_NOT_HELD));
     cr_expect(eq(u64, sequence(), inside), "Bert's");
     cr_expect(eq(u32, flags() & LKI_DIED, LKI_DIED));
 }

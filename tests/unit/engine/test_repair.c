@@ -186,7 +186,8 @@ Test(repair, a_close_of_an_id_without_a_slot_wakes_everybody)
     take(ANNA, X);
     queue_up(BERT, X);
     memset(wakes, 0, sizeof(wakes));
-    lki_repair_begin(&repair, &area, 7u << 16); /* slot 0: no attachment says that it owes nothing */
+    lki_repair_begin(&repair, &area,
+                     7u << 16); /* slot 0: no attachment says that it owes nothing */
     cr_assert(lki_repair_step(&repair, &closed, LOCKS, count_wake, NULL));
     cr_expect(eq(u32, wakes[BERT + 1], 1));
 }
