@@ -252,20 +252,19 @@ static bool check_holders(const struct forcing *forcing, uint32_t *out_count)
     return true;
 }
 
+/* Not in the list yet: what is settled while its holders are being looked up is not this. */
 static struct lkd_forced *forced_new(const struct forcing *forcing, uint32_t holders)
 {
-    struct lkd_core *core = forcing->core;
     struct lkd_forced *forced =
-        core->forced_count < LKI_FORCED_MAX ? calloc(1, sizeof(*forced)) : NULL;
+        forcing->core->forced_count < LKI_FORCED_MAX ? calloc(1, sizeof(*forced)) : NULL;
     if (!forced)
         return NULL;
+    lki_list_init(&forced->of_core);
     forced->session = forcing->session;
     forced->segment = forcing->segment;
     forced->lock = forcing->lock;
     forced->holders = holders;
     forced->request = forcing->message->id;
-    lki_list_append(&core->forced, &forced->of_core);
-    core->forced_count++;
     return forced;
 }
 
@@ -289,9 +288,11 @@ static void end_holders(const struct forcing *forcing, uint32_t count)
                    "the broker watches %u overdue holds, which is the maximum, or has no memory; "
                    "pid %d and those behind it were not ended; try again",
                    core->lease_count, holder->session->pid);
-        forced_free(core, forced);
+        free(forced);
         return;
     }
+    lki_list_append(&core->forced, &forced->of_core);
+    core->forced_count++;
     lkd_forced_settle(core, forcing->segment, forcing->lock); /* they may just have let go */
 }
 

@@ -213,6 +213,60 @@ Test(forced, a_brokered_hold_is_fenced_where_leases_do_that)
     EXPECT_STATUS(owner, late, LKI_STATUS_STALE);
 }
 
+/* Process 11 holds lock 3 anew; its hold before that was overdue, and was reported. */
+static void arrange_reported(void)
+{
+    uint64_t owner = connect_as(ALICE, 5);
+    struct lki_message message = open_message("a", LK_CREATE);
+    message.as.open.mode = 0666;
+    message.as.open.lease_ns = LKI_NS_PER_S;
+    message.as.open.on_expiry = LK_EXPIRY_REPORT;
+    struct lki_opened attached =
+        reply(owner, send_message(owner, message))->effect.message.as.opened;
+    struct native waiter;
+    native_init(&waiter, owner, &attached);
+    holder_session = connect_as(BOB, 11);
+    attached = opened(holder_session, "~1001/a", 0);
+    native_init(&holder, holder_session, &attached);
+    cr_assert(eq(int, native_try(&holder, 3, LKI_MODE_EXCLUSIVE), LKI_TAKEN));
+    native_wait(&waiter, 3, LKI_MODE_EXCLUSIVE);
+    request_complain(owner, attached.segment, 3, holder.party.id,
+                     lki_lock_sequence(&holder.area, 3));
+    pass(LKI_NS_PER_S);
+    cr_assert(logged("only reported"));
+    lki_wait_give_up(&waiter.wait);
+    native_release(&holder, 3);
+    cr_assert(eq(int, native_try(&holder, 3, LKI_MODE_EXCLUSIVE), LKI_TAKEN));
+    asker = connect_as(0, 9);
+    forget_effects();
+}
+
+Test(forced, an_old_report_about_the_holder_does_not_count_as_its_end)
+{
+    arrange_reported();
+    uint64_t id = force();
+    cr_expect(eq(int, last_signal(), SIGTERM));
+    cr_expect(eq(ptr, (void *)reply(asker, id), NULL), "it holds the lock still");
+    end_process(11);
+    work();
+    EXPECT_STATUS(asker, id, LKI_STATUS_OK);
+}
+
+Test(forced, an_old_report_and_no_memory_are_refused_once)
+{
+    for (unsigned seed = 1; seed <= 100; seed++) {
+        arrange_reported();
+        world.seed = seed;
+        world.fail_one_in = 3;
+        uint64_t id = request_force(asker, "~1001/a", 3, "it hangs");
+        world.fail_one_in = 0;
+        if (reply(asker, id)) /* there was memory to say so */
+            EXPECT_STATUS(asker, id, LKI_STATUS_NOT_READY);
+        world_teardown();
+        world_setup();
+    }
+}
+
 Test(forced, nobody_is_answered_who_has_left)
 {
     arrange(0, 0);

@@ -168,3 +168,26 @@ Test(area, a_header_that_changes_later_does_not_move_the_bounds)
     cr_expect(eq(ptr, lki_area_attachment(&viewed, 0), NULL));
     cr_expect(eq(ptr, lki_area_attachment(&viewed, 5), &viewed.attachments[5]));
 }
+
+Test(area, format_writes_the_bytes_that_it_says_and_no_others)
+{
+    uint64_t written = lki_area_format_bytes(3, 5);
+    const unsigned char *bytes = memory;
+    cr_expect(eq(ptr, (void *)&bytes[written], &formatted.hot[3]), "up to the last sequence");
+    for (uint64_t i = written; i < formatted.area_bytes; i++)
+        cr_assert(eq(u8, bytes[i], 0), "byte %zu", (size_t)i);
+}
+
+Test(area, a_restored_view_is_the_formatted_one_whatever_the_header_says_now)
+{
+    memset(formatted.header, 0xa5, sizeof(*formatted.header));
+    lki_area_restore(memory, 3, 5, 12345, &viewed);
+    cr_expect(eq(ptr, viewed.header, formatted.header));
+    cr_expect(eq(ptr, viewed.hot, formatted.hot));
+    cr_expect(eq(ptr, viewed.attachments, formatted.attachments));
+    cr_expect(eq(ptr, viewed.cold, formatted.cold));
+    cr_expect(eq(u32, viewed.locks, 3));
+    cr_expect(eq(u32, viewed.attachments_max, 5));
+    cr_expect(eq(u64, viewed.patience_ns, 12345));
+    cr_expect(eq(u64, viewed.area_bytes, formatted.area_bytes));
+}

@@ -272,6 +272,27 @@ Test(lock, only_the_exclusive_owner_marks_consistent)
               "no harm");
 }
 
+Test(lock, who_would_exit_marks_only_its_own_hold_consistent)
+{
+    take(ANNA, X);
+    die(ANNA);
+    cr_assert(eq(int, try_lock(BERT, X), LKI_TAKEN_DIED));
+    uint64_t inside = sequence();
+    cr_expect(eq(int, lki_lock_mark_consistent(party(CARL), lock, LKI_HOLD_TO_EXIT), LKI_NOT_HELD));
+    cr_expect(eq(u64, sequence(), inside), "Bert's");
+    cr_expect(eq(u32, flags() & LKI_DIED, LKI_DIED));
+}
+
+Test(lock, marking_whole_data_consistent_changes_nothing)
+{
+    cr_assert(eq(int, lki_lock_try(party(ANNA), lock, X, LKI_HOLD_TO_EXIT), LKI_TAKEN));
+    uint64_t inside = sequence();
+    uint32_t before = word();
+    cr_expect(eq(int, lki_lock_mark_consistent(party(ANNA), lock, LKI_HOLD_TO_EXIT), LKI_TAKEN));
+    cr_expect(eq(u64, sequence(), inside));
+    cr_expect(eq(u32, word(), before));
+}
+
 Test(lock, marking_consistent_keeps_parked)
 {
     take(ANNA, X);

@@ -292,3 +292,99 @@ Test(races, repair_tries_again_when_a_waiter_parks_in_between)
     cr_expect(was_woken(BERT));
     cr_expect(eq(int, look(BERT), LKI_TAKEN_DIED));
 }
+
+/* --- beaten by one access --- */
+
+Test(races, a_try_beaten_to_the_word_is_busy)
+{
+    at_step("try_exclusive", 1, bert_takes);
+    cr_expect(eq(int, try_lock(ANNA, X), LKI_BUSY));
+    cr_expect(eq(u32, word(), party(BERT)->id));
+    cr_expect(eq(u64, sequence(), FIRST_SEQUENCE + 1), "raised by Bert alone");
+}
+
+Test(races, a_reader_on_the_fast_path_beaten_by_a_writer_leaves_its_cell_again)
+{
+    at_step("take_shared_read", 1, bert_takes);
+    cr_expect(not(lki_fast_take_shared(party(ANNA), lock)));
+    cr_expect(eq(u32, atomic_load(&party(ANNA)->self->cells[0]), 0));
+    cr_expect(eq(u32, party(ANNA)->cells_used, 0));
+    cr_expect(eq(u32, word(), party(BERT)->id));
+}
+
+Test(races, marking_consistent_keeps_a_waiter_that_parks_in_between)
+{
+    take(ANNA, X);
+    die(ANNA);
+    cr_assert(eq(int, try_lock(CARL, X), LKI_TAKEN_DIED));
+    atomic_fetch_and(&area.hot[lock].word, ~LKI_PARKED); /* of the repair */
+    at_step("mark_consistent", 1, bert_parks);
+    cr_expect(eq(int, lki_lock_mark_consistent(party(CARL), lock, LKI_HOLD_DATA), LKI_TAKEN));
+    cr_expect(eq(u32, word(), party(CARL)->id | LKI_PARKED));
+    forget_wakes();
+    release(CARL);
+    cr_expect(was_woken(BERT));
+    cr_expect(eq(int, look(BERT), LKI_TAKEN), "whole again");
+}
+
+Test(races, a_read_that_meets_the_end_of_a_hold_is_refused_without_alarm)
+{
+    uint64_t version = 77;
+    take(ANNA, X);
+    at_step("read_word", 1, anna_releases); /* the sequence it has seen was odd */
+    cr_expect(eq(int, (int)lki_read_begin(&area, lock, &version), LKI_READ_WRITER_INSIDE));
+    cr_expect(eq(u64, version, 77));
+}
+
+static void dora_releases(void)
+{
+    cr_expect(eq(int, release(DORA), LKI_RELEASED));
+}
+
+static void dora_takes_and_soon_releases(void)
+{
+    dora_takes();
+    at_step("cas_word", 1, dora_releases); /* when PARKED is about to be set for her */
+}
+
+Test(races, giving_up_wakes_the_next_when_the_owner_leaves_before_it_is_told)
+{
+    take(ANNA, X);
+    queue_up(BERT, X);
+    queue_up(CARL, X);
+    release(ANNA);
+    forget_wakes();
+    at_step("load_word", 1, dora_takes_and_soon_releases);
+    bert_gives_up();
+    cr_expect(was_woken(CARL), "Dora found no PARKED and looked for nobody");
+}
+
+/* --- scribbles: what no client of the protocol writes is not made worse --- */
+
+#define INVENTED_ID UINT32_C(0x3ff0007)
+
+static void somebody_writes_an_id(void)
+{
+    atomic_store(&area.hot[lock].word, INVENTED_ID);
+}
+
+Test(races, unlock_does_not_free_a_word_that_is_not_its_own_any_more)
+{
+    take(ANNA, X);
+    queue_up(BERT, X); /* PARKED: more than one CAS to come */
+    at_step("cas_word", 1, somebody_writes_an_id);
+    cr_expect(eq(int, release(ANNA), LKI_RELEASED));
+    cr_expect(eq(u32, word(), INVENTED_ID));
+}
+
+Test(races, repair_does_not_free_a_word_that_is_not_the_dead_ones_any_more)
+{
+    struct lki_death death = {.cause = LKI_CAUSE_EXITED};
+    struct lki_repair repair;
+    take(ANNA, X);
+    at_step("repair_word", 1, somebody_writes_an_id);
+    lki_repair_begin(&repair, &area, party(ANNA)->id);
+    cr_assert(lki_repair_step(&repair, &death, LOCKS, party(BERT)->wake, NULL), "it ends");
+    cr_expect(eq(u32, word(), INVENTED_ID));
+    cr_expect(eq(u32, repair.freed, 0));
+}

@@ -179,6 +179,19 @@ Test(repair, a_session_that_closes_with_nothing_wakes_nobody)
     cr_expect(not(was_woken(BERT)));
 }
 
+Test(repair, a_close_of_an_id_without_a_slot_wakes_everybody)
+{
+    struct lki_repair repair;
+    struct lki_death closed = {.cause = LKI_CAUSE_CLOSED};
+    take(ANNA, X);
+    queue_up(BERT, X);
+    memset(wakes, 0, sizeof(wakes));
+    lki_repair_begin(&repair, &area,
+                     7u << 16); /* slot 0: no attachment says that it owes nothing */
+    cr_assert(lki_repair_step(&repair, &closed, LOCKS, count_wake, NULL));
+    cr_expect(eq(u32, wakes[BERT + 1], 1));
+}
+
 Test(repair, a_session_that_closes_inside_hands_on_damage)
 {
     take(ANNA, X);

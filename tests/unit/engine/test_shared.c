@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: MIT */
+#include "engine/scan.h"
+
 #include "tests/unit/engine/fixture.h"
 
 #define MS LKI_NS_PER_MS
@@ -292,6 +294,14 @@ Test(shared, a_drain_over_damage_tells_of_it)
     cr_assert(eq(int, queue_up(CARL, X), LKI_SLEEP));
     release(BERT);
     cr_expect(eq(int, look(CARL), LKI_TAKEN_DIED));
+}
+
+Test(shared, a_reader_without_an_id_still_holds_up_a_drain)
+{
+    take(ANNA, S);
+    atomic_store(&party(ANNA)->self->id, 0); /* a scribble: the cell alone counts */
+    cr_expect(eq(u32, lki_scan_reader(&area, lock, BERT + 1), ANNA + 1), "named by its slot");
+    cr_expect(eq(int, try_lock(BERT, X), LKI_BUSY));
 }
 
 Test(shared, a_reader_that_dies_ends_the_drain)

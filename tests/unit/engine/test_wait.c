@@ -96,6 +96,17 @@ Test(wait, a_waiter_naps_longer_while_the_same_hold_goes_on)
     cr_expect(eq(u64, nap_ns(DORA), 5 * MS), "another hold");
 }
 
+Test(wait, the_count_of_naps_stops_before_it_would_be_the_first_again)
+{
+    take(ANNA, X);
+    queue_up(BERT, X);
+    wait_of(BERT)->naps = UINT32_MAX; /* 34 years of them */
+    for (int i = 0; i < 2; i++) {
+        cr_assert(eq(int, look(BERT), LKI_SLEEP));
+        cr_expect(last_sleep(BERT)->ask);
+    }
+}
+
 Test(wait, no_sleep_goes_beyond_the_deadline)
 {
     take(ANNA, X);
@@ -267,6 +278,37 @@ Test(wait_fifo, a_queue_of_late_waiters_only_does_not_reserve)
     cr_expect(eq(u32, word(), 0));
     cr_expect(was_woken(BERT), "but it is woken: nobody else will");
     take(CARL, X);
+}
+
+Test(wait_fifo, of_late_waiters_the_oldest_is_woken_whatever_its_slot)
+{
+    take(ANNA, X);
+    queue_up(CARL, X);
+    queue_up(BERT, X);
+    queue_up(DORA, X);
+    for (enum who who = BERT; who <= DORA; who++)
+        atomic_fetch_or(&party(who)->self->futex, LKI_LATE);
+    forget_wakes();
+    release(ANNA);
+    cr_expect(was_woken(CARL));
+    cr_expect(not(was_woken(BERT)));
+    cr_expect(not(was_woken(DORA)));
+}
+
+Test(wait_fifo, who_steps_over_marks_nobody_behind_it)
+{
+    take(ANNA, X);
+    queue_up(CARL, X);
+    queue_up(DORA, X);
+    queue_up(BERT, X); /* behind Dora, in a slot before hers */
+    queue_up(EMIL, X);
+    release(ANNA);
+    cr_assert(eq(int, look(DORA), LKI_SLEEP));
+    now_ns += 5 * MS;
+    cr_assert(eq(int, look(DORA), LKI_TAKEN));
+    cr_expect(eq(u32, futex(CARL) & LKI_LATE, LKI_LATE));
+    cr_expect(eq(u32, futex(BERT) & LKI_LATE, 0));
+    cr_expect(eq(u32, futex(EMIL) & LKI_LATE, 0));
 }
 
 Test(wait_fifo, a_try_ignores_a_reservation_that_only_late_waiters_hold)
