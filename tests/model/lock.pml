@@ -80,16 +80,29 @@
 #include "state.pml"  /* shared memory, ghosts, what one step is */
 #include "steps.pml"  /* scan, wake, leave, pass on: shared by client and broker */
 #include "client.pml" /* one session after another in one slot */
+#ifdef WORKER
+#include "resume.pml" /* a worker that is replaced, and clients that lock through it */
+#define START(i) if :: BROKERED & (1 << (i)) -> run asker(i) :: else -> run client(i) fi
+#else
 #include "broker.pml" /* repair, nudges, and the clock for stopped clients */
+#define START(i) run client(i)
+#endif
 
 init
 {
     atomic {
-        run client(0);
-        run client(1);
-#if N == 3
-        run client(2);
+#ifdef WORKER
+        run worker(); /* WORKER_PID */
+        run judge();
 #endif
+        START(0);
+        START(1);
+#if N == 3
+        START(2);
+#endif
+#ifdef WORKER
+        skip
+#else
 #if DEATHS
         run broker();
 #endif
@@ -98,6 +111,7 @@ init
 #endif
 #if PAUSES
         run clock()
+#endif
 #endif
     }
 }

@@ -54,7 +54,6 @@ bit d0, d1;   /* the data: equal when nobody is writing and nobody died writing 
 #endif
 
 #define ME_BIT (1 << me)
-#define MAY_DIE (me < N && deaths > 0 && (MORTAL & ME_BIT))
 
 /* One shared access, with the local computation around it. Instead of it, the client may die or be
  * stopped, and a worker of the broker may be lost. */
@@ -65,13 +64,20 @@ bit d0, d1;   /* the data: equal when nobody is writing and nobody died writing 
     RESTART_OPTION \
     PAUSE_OPTION \
     fi
+#define WORKER_PID 1 /* the process that may be lost; in a model without WORKER, me == N */
+#ifdef WORKER
+#define IS_WORKER (_pid == WORKER_PID)
+#else
+#define IS_WORKER (me == N)
+#endif
+#define MAY_DIE (!IS_WORKER && deaths > 0 && (MORTAL & ME_BIT))
 #if DEATHS
 #define DEATH_OPTION :: atomic { MAY_DIE -> deaths--; goto crashed }
 #else
 #define DEATH_OPTION
 #endif
 #if RESTARTS
-#define RESTART_OPTION :: atomic { me == N && restarts > 0 -> restarts--; goto crashed }
+#define RESTART_OPTION :: atomic { IS_WORKER && restarts > 0 -> restarts--; goto crashed }
 #else
 #define RESTART_OPTION
 #endif
