@@ -143,13 +143,14 @@ Test(fast, shared_wakes_the_owner_that_drains)
     cr_assert(not(was_woken(BERT)));
     cr_assert(lki_fast_release_shared(party(ANNA), lock));
     cr_expect(was_woken(BERT));
+}
 
-    Test(fast, shared_is_refused_to_the_exclusive_owner_itself)
-    {
-        take(ANNA, X);
-        forget_wakes();
-        cr_expect(not(take_s(ANNA)));
-        cr_expect(eq(u32, word(), party(ANNA)->id));
-        cr_expect(eq(u32, party(ANNA)->cells_used, 0));
-        cr_expect(not(was_woken(ANNA)), "nobody drains");
-    }
+Test(fast, shared_is_refused_to_the_exclusive_owner_itself)
+{
+    take(ANNA, X);
+    forget_wakes();
+    cr_expect(not(take_s(ANNA)));
+    cr_expect(eq(u32, word(), party(ANNA)->id));
+    cr_expect(eq(u32, party(ANNA)->cells_used, 0));
+    cr_expect(not(was_woken(ANNA)), "nobody drains");
+}
