@@ -184,11 +184,12 @@ static int note_refused_hello(struct lk_session *session, const struct lki_messa
     return session->refused;
 }
 
-/* Another worker goes on: what was not answered is repeated, in the order of its ids. Those that
+/* Another worker goes on, and has this number: what was not answered is repeated, in the order of its ids. Those that
  * wait for long were sent before the request at hand, which is NULL where there is none. */
-static int resume(struct lk_session *session, const struct lki_message *request, int fd)
+static int resume(struct lk_session *session, uint32_t number, const struct lki_message *request,
+                  int fd)
 {
-    int r = lki_transport_resume(&session->transport);
+    int r = lki_transport_resume(&session->transport, number);
     if (r == 0)
         r = lki_async_repeat(session);
     if (r == 0 && request)
@@ -199,7 +200,7 @@ static int resume(struct lk_session *session, const struct lki_message *request,
 int lki_session_unasked(struct lk_session *session, const struct lki_message *message)
 {
     if (message->type == LKI_REPLY_RESUMED)
-        return resume(session, NULL, -1);
+        return resume(session, message->as.resumed.number, NULL, -1);
     if (message->id <= LKI_HELLO_ID && message->type == LKI_REPLY_RESULT)
         return note_refused_hello(session, message);
     lki_async_answer(session, message);
@@ -218,8 +219,9 @@ static int await_reply(struct lk_session *session, const struct lki_message *req
         if (sent && message->id == request->id)
             return r;
         lki_record_deinit(out_reply);
-        r = message->type == LKI_REPLY_RESUMED ? resume(session, sent ? request : NULL, fd)
-                                               : lki_session_unasked(session, message);
+        r = message->type == LKI_REPLY_RESUMED
+                ? resume(session, message->as.resumed.number, sent ? request : NULL, fd)
+                : lki_session_unasked(session, message);
         if (r < 0)
             return r;
     }

@@ -70,9 +70,9 @@ int lki_transport_repeat(struct lki_transport *transport, const struct lki_messa
                                               LKI_CHANNEL_WAIT);
 }
 
-int lki_transport_resume(struct lki_transport *transport)
+int lki_transport_resume(struct lki_transport *transport, uint32_t number)
 {
-    const struct lki_message resume = {.type = LKI_REQUEST_RESUME};
+    const struct lki_message resume = {.type = LKI_REQUEST_RESUME, .as.resume.number = number};
     int r = lki_transport_repeat(transport, &resume, -1);
     if (r == 0 && transport->greeted && !transport->heard)
         r = lki_transport_repeat(transport, &hello, -1);

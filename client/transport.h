@@ -43,9 +43,9 @@ void lki_transport_deinit(struct lki_transport *transport);
 int lki_transport_send(struct lki_transport *transport, struct lki_message *request, int fd);
 
 /* Another worker of the broker goes on, and what was not answered has to be sent again, with its old
- * id: this says that it follows, and repeats the hello if nothing was ever answered. Returns 0 or as
- * lki_transport_send(). */
-int lki_transport_resume(struct lki_transport *transport);
+ * id: this says that it follows, and repeats the hello if nothing was ever answered. number: of that
+ * worker, as RESUMED says. Returns 0 or as lki_transport_send(). */
+int lki_transport_resume(struct lki_transport *transport, uint32_t number);
 
 /* Sends a request again. Returns as lki_transport_send(). */
 int lki_transport_repeat(struct lki_transport *transport, const struct lki_message *request,

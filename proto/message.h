@@ -150,6 +150,15 @@ struct lki_list_request {
     struct lki_bytes name; /* empty: all that the caller may see; else this segment alone */
 };
 
+/* Which worker it is: replaced ones may still lie in the sockets. */
+struct lki_resume {
+    uint32_t number;
+};
+
+struct lki_resumed {
+    uint32_t number;
+};
+
 struct lki_monitor_request {
     struct lki_bytes name; /* empty: all that the caller may see; else of this segment alone */
 };
@@ -285,6 +294,8 @@ struct lki_message {
         struct lki_granted granted;
         struct lki_holder_is holder_is;
         struct lki_list_page list_page;
+        struct lki_resume resume;
+        struct lki_resumed resumed;
         struct lki_monitor_request monitor;
         struct lki_event event;
     } as;

@@ -64,6 +64,10 @@ DEFINE_CONVERSION(holder_is, Lockkeeper__Wire__HolderIs, lockkeeper__wire__holde
                   LKI_HOLDER_IS_FIELDS)
 DEFINE_CONVERSION(list_entry, Lockkeeper__Wire__ListEntry, lockkeeper__wire__list_entry__init,
                   LKI_LIST_ENTRY_FIELDS)
+DEFINE_CONVERSION(resume, Lockkeeper__Wire__Resume, lockkeeper__wire__resume__init,
+                  LKI_RESUME_FIELDS)
+DEFINE_CONVERSION(resumed, Lockkeeper__Wire__Resumed, lockkeeper__wire__resumed__init,
+                  LKI_RESUMED_FIELDS)
 DEFINE_CONVERSION(monitor_request, Lockkeeper__Wire__MonitorRequest,
                   lockkeeper__wire__monitor_request__init, LKI_MONITOR_REQUEST_FIELDS)
 DEFINE_CONVERSION(event, Lockkeeper__Wire__Event, lockkeeper__wire__event__init, LKI_EVENT_FIELDS)
@@ -159,9 +163,13 @@ void lki_wire_take(const Lockkeeper__Wire__Envelope *envelope, enum lki_message_
     case LKI_REPLY_EVENT:
         take_event(envelope->event, &out->as.event);
         break;
-    case LKI_REQUEST_GOODBYE:
     case LKI_REQUEST_RESUME:
+        take_resume(envelope->resume, &out->as.resume);
+        break;
     case LKI_REPLY_RESUMED:
+        take_resumed(envelope->resumed, &out->as.resumed);
+        break;
+    case LKI_REQUEST_GOODBYE:
     case LKI_MESSAGE_NONE:
         break; /* no fields */
     }
@@ -231,12 +239,10 @@ bool lki_wire_put(const struct lki_message *message, struct lki_wire_parts *part
         lockkeeper__wire__goodbye__init(envelope->goodbye);
         return true;
     case LKI_REQUEST_RESUME:
-        envelope->resume = &parts->message.resume;
-        lockkeeper__wire__resume__init(envelope->resume);
+        envelope->resume = put_resume(&message->as.resume, &parts->message.resume);
         return true;
     case LKI_REPLY_RESUMED:
-        envelope->resumed = &parts->message.resumed;
-        lockkeeper__wire__resumed__init(envelope->resumed);
+        envelope->resumed = put_resumed(&message->as.resumed, &parts->message.resumed);
         return true;
     case LKI_REQUEST_FORCE_RELEASE:
         envelope->force_release =

@@ -71,6 +71,8 @@
     N(cursor)                                                                                      \
     B(name)
 
+#define LKI_RESUME_FIELDS(N, E, B) N(number)
+#define LKI_RESUMED_FIELDS(N, E, B) N(number)
 #define LKI_MONITOR_REQUEST_FIELDS(N, E, B) B(name)
 
 #define LKI_FORCE_RELEASE_FIELDS(N, E, B)                                                          \

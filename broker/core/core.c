@@ -45,7 +45,7 @@ int lkd_core_new(const struct lkd_core_config *config, struct lkd_core **out_cor
         core->last_segment = atomic_load_explicit(&header->last_segment, memory_order_relaxed);
         core->last_epoch_s = atomic_load_explicit(&header->last_epoch_s, memory_order_relaxed);
         core->config.started_ns = header->started_ns;
-        atomic_fetch_add_explicit(&header->restarts, 1, memory_order_relaxed);
+        core->resumed = 1 + atomic_fetch_add_explicit(&header->restarts, 1, memory_order_relaxed);
     } else {
         core->ledger.header->started_ns = config->started_ns;
     }
@@ -284,7 +284,7 @@ static bool hears(struct lkd_core *core, struct lkd_session *session,
                   const struct lki_message *message)
 {
     if (message->type == LKI_REQUEST_RESUME) {
-        lkd_session_resume(core, session);
+        lkd_session_resume(core, session, message->as.resume.number);
         return false;
     }
     if (session->resuming)

@@ -198,9 +198,6 @@ struct lkd_session_fds {
 void lkd_core_session_fds(struct lkd_core *core, uint64_t session,
                           const struct lkd_session_fds *fds);
 
-/* RESUMED has been handed to the kernel: a successor need not send it again. */
-void lkd_core_resumed_sent(struct lkd_core *core, uint64_t session);
-
 /* --- Names that outlive the broker ---
  *
  * A client of a segment goes on when its broker is gone altogether. So that nobody makes another

@@ -38,7 +38,7 @@ struct lkd_ledger_header {
     _Atomic uint64_t last_session;
     _Atomic uint64_t last_epoch_s;
     _Atomic uint32_t last_segment;
-    _Atomic uint32_t restarts; /* how often a worker took over */
+    _Atomic uint32_t restarts; /* how often a worker took over; the number in RESUMED */
     uint64_t started_ns;       /* by the first worker */
     _Atomic uint32_t serving;  /* a worker has listened */
     uint32_t padding1;
@@ -55,9 +55,8 @@ enum lkd_record_state { /* stored as uint32_t */
                         LKD_RECORD_ENDING = 2, /* attachments: to be repaired */
 };
 
-#define LKD_SESSION_GREETED UINT32_C(1)  /* HELLO has come */
-#define LKD_SESSION_CUT UINT32_C(2)      /* no connection any more */
-#define LKD_SESSION_RESUMING UINT32_C(4) /* RESUMED was sent, RESUME has not come */
+#define LKD_SESSION_GREETED UINT32_C(1) /* HELLO has come */
+#define LKD_SESSION_CUT UINT32_C(2)     /* no connection any more */
 
 struct lkd_session_record {
     _Atomic uint32_t state;

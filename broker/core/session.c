@@ -433,22 +433,15 @@ void lkd_session_free(struct lkd_core *core, struct lkd_session *session)
 
 /* --- Taken over --- */
 
-void lkd_core_resumed_sent(struct lkd_core *core, uint64_t number)
-{
-    struct lkd_session *session = lkd_session_find(core, number);
-    if (session && session->resuming)
-        note(session, LKD_SESSION_RESUMING);
-}
-
-void lkd_session_resume(struct lkd_core *core, struct lkd_session *session)
+void lkd_session_resume(struct lkd_core *core, struct lkd_session *session, uint32_t number)
 {
     if (!session->adopted) {
         lkd_session_break(core, session, "it resumes what was not interrupted");
         return;
     }
-    session->resuming = false;
-    /* seq_cst as in note() */
-    atomic_fetch_and_explicit(&session->record->flags, ~LKD_SESSION_RESUMING, memory_order_seq_cst);
+    if (number == core->resumed)
+        session->resuming = false;
+    /* else it was meant for a worker that has died since: RESUMED of this one is on its way */
 }
 
 void lkd_session_receive(struct lkd_session *session, uint64_t request)
@@ -511,14 +504,15 @@ struct lkd_session *lkd_session_adopt(struct lkd_core *core, struct lkd_session_
 
 void lkd_session_adopted(struct lkd_core *core, struct lkd_session *session)
 {
-    /* relaxed: this worker is its only writer now */
-    uint32_t flags = atomic_load_explicit(&session->record->flags, memory_order_relaxed);
     if (!lkd_session_is_connected(session)) {
         forget_if_done(core, session);
         return;
     }
-    if (!(flags & LKD_SESSION_RESUMING)) /* else it lies in its socket still, or RESUME in ours */
-        (void)lkd_reply(core, session, LKI_REPLY_RESUMED, 0, 0);
+    /* Also if the worker before had told it, or had been answered: nobody can know how far that came.
+     */
+    struct lkd_sending *sending = lkd_reply(core, session, LKI_REPLY_RESUMED, 0, 0);
+    if (sending)
+        sending->message.as.resumed.number = core->resumed;
 }
 
 void lkd_session_note_ending(struct lkd_session *session, uint64_t request)

@@ -29,8 +29,9 @@ void lkd_session_settle(struct lkd_core *core, uint64_t now_ns);
 bool lkd_session_greet(struct lkd_core *core, struct lkd_session *session,
                        const struct lki_message *message);
 
-/* RESUME: from here on it is heard, and answered, again. */
-void lkd_session_resume(struct lkd_core *core, struct lkd_session *session);
+/* RESUME, with the number that it repeats: if it is this worker's, the session is heard, and answered,
+ * again. */
+void lkd_session_resume(struct lkd_core *core, struct lkd_session *session, uint32_t number);
 
 /* This request is about to end a hold or an attachment. */
 void lkd_session_note_ending(struct lkd_session *session, uint64_t request);

@@ -44,6 +44,7 @@ struct lkd_core {
     struct lkd_quota quota;
     char refusal[LKD_TEXT_BYTES_MAX]; /* why the last session was not admitted */
     bool successor;                   /* there is something to take over, or was */
+    uint32_t resumed;                 /* the number of this worker in RESUMED; 0: the first */
     uint64_t convicted_session;       /* 0: none; see lkd_core_blame() */
     uint32_t convicted_segment;
     uint64_t last_session;

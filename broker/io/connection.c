@@ -237,8 +237,8 @@ static bool drop_worst_reader(struct lkd_connection *other_than)
     return true;
 }
 
-static int send_now(struct lkd_connection *connection, enum lki_message_type type,
-                    const uint8_t *bytes, size_t size_bytes, const struct lkd_segment_fds *fds)
+static int send_now(struct lkd_connection *connection, const uint8_t *bytes, size_t size_bytes,
+                    const struct lkd_segment_fds *fds)
 {
     int r;
     do {
@@ -247,8 +247,6 @@ static int send_now(struct lkd_connection *connection, enum lki_message_type typ
     } while (r == -ETOOMANYREFS && drop_worst_reader(connection));
     if (r == 0)
         connection->fds_under_way += fds->count;
-    if (r == 0 && type == LKI_REPLY_RESUMED)
-        lkd_core_resumed_sent(connection->daemon->core, connection->peer.session);
     return r;
 }
 
@@ -318,7 +316,7 @@ static void send_record(struct lkd_connection *connection, enum lki_message_type
     if (fds->count > 0)
         recount_fds(connection);
     bool waits = is_queued(connection) || (fds->count > 0 && connection->fds_under_way > 0);
-    int r = waits ? -EAGAIN : send_now(connection, type, bytes, size_bytes, fds);
+    int r = waits ? -EAGAIN : send_now(connection, bytes, size_bytes, fds);
     if (r == -EAGAIN)
         enqueue(connection, type, bytes, size_bytes, fds);
     else if (r == -ECONNRESET)
@@ -355,7 +353,7 @@ bool lkd_connection_send_event(struct lkd_connection *connection, const struct l
         return false;
     if (lki_message_encode(message, buffer, sizeof(connection->daemon->record), &size_bytes) < 0)
         return false;
-    int r = send_now(connection, message->type, buffer, size_bytes, &none);
+    int r = send_now(connection, buffer, size_bytes, &none);
     if (r == 0)
         return true;
     if (r == -ECONNRESET)
@@ -368,7 +366,7 @@ static void flush(struct lkd_connection *connection)
     recount_fds(connection);
     while (!connection->closing && is_queued(connection) && !is_held_back(connection)) {
         struct outgoing *first = LKI_LIST_ENTRY(connection->outgoing.next, struct outgoing, node);
-        int r = send_now(connection, first->type, first->bytes, first->size_bytes, &first->fds);
+        int r = send_now(connection, first->bytes, first->size_bytes, &first->fds);
         if (r == -EAGAIN)
             break;
         if (r < 0) {

@@ -90,7 +90,7 @@ static void forge(int fd, const struct forging *forging)
 static int forge_beside(void *arg)
 {
     struct forging *forging = arg;
-    static const struct lki_message resume = {.type = LKI_REQUEST_RESUME};
+    struct lki_message resume = {.type = LKI_REQUEST_RESUME};
     struct hostile_reply reply;
     struct lki_message open = hostile_open(2, "adopted", 0, 0);
     struct lki_message list = hostile_list(3, LKI_LIST_SEGMENTS);
@@ -101,6 +101,7 @@ static int forge_beside(void *arg)
     test_event_wait(forging->killed);
     test_check(hostile_receive(fd, &reply) == 1 && reply.message.type == LKI_REPLY_RESUMED,
                "nobody took over");
+    resume.as.resume.number = reply.message.as.resumed.number;
     test_check(hostile_send(fd, &resume) >= 0, "resume");
     forge(fd, forging);
     close(fd);

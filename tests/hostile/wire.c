@@ -97,7 +97,10 @@ int hostile_call(int fd, const struct lki_message *request, struct hostile_reply
         if (out_reply->message.id == request->id)
             break;
         if (out_reply->message.type == LKI_REPLY_RESUMED) { /* another worker goes on */
-            static const struct lki_message resume = {.type = LKI_REQUEST_RESUME};
+            const struct lki_message resume = {
+                .type = LKI_REQUEST_RESUME,
+                .as.resume.number = out_reply->message.as.resumed.number,
+            };
             if (hostile_send(fd, &resume) < 0 || hostile_send(fd, request) < 0)
                 return -ECONNRESET;
         }

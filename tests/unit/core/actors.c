@@ -21,10 +21,10 @@ struct asked {
 struct actor {
     uint64_t process;
     uint64_t session;
-    bool connected;   /* it has a connection and does not know better */
-    bool heard;       /* any reply: the hello has come */
-    uint32_t resumes; /* RESUMED that it has not answered */
-    uint32_t resumed[16];
+    bool connected;       /* it has a connection and does not know better */
+    bool heard;           /* any reply: the hello has come */
+    uint32_t resumes;     /* RESUMED that it has not answered */
+    uint32_t resumed[16]; /* their numbers */
     struct asked asked[ASKED_MAX];
     uint32_t asked_count;
     struct lki_opened at[NAMES];
@@ -167,6 +167,12 @@ static int who_is(uint64_t session)
     return -1;
 }
 
+static void note_resumed(struct actor *actor, uint32_t number)
+{
+    cr_assert(lt(u32, actor->resumes, LKI_ARRAY_LENGTH(actor->resumed)));
+    actor->resumed[actor->resumes++] = number;
+}
+
 /* All that came since the last time, whether or not the worker lives still. */
 static void hear(void)
 {
@@ -181,7 +187,7 @@ static void hear(void)
         if (effect->kind != LKD_EFFECT_SEND)
             continue;
         if (effect->message.type == LKI_REPLY_RESUMED)
-            stage.actors[who].resumes++;
+            note_resumed(&stage.actors[who], effect->message.as.resumed.number);
         else
             hear_reply(who, &effect->message, record->detail);
     }
@@ -495,9 +501,10 @@ static void do_resume(void *user)
         send_again(actor->session, &stage.asked->message);
     for (int who = 0; who < ACTORS; who++) {
         struct actor *resuming = &stage.actors[who];
-        while (resuming->connected && resuming->resumes > 0) {
-            resuming->resumes--;
-            resume(resuming->session);
+        uint32_t count = resuming->resumes;
+        resuming->resumes = 0;
+        for (uint32_t i = 0; i < count && resuming->connected; i++) {
+            resume_as(resuming->session, resuming->resumed[i]);
             repeat_all(resuming);
         }
     }

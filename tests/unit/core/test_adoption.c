@@ -189,14 +189,32 @@ Test(adoption, a_session_that_was_not_interrupted_may_not_resume)
     cr_expect(was_disconnected(a));
 }
 
-Test(adoption, resumed_counts_as_sent_only_where_it_was_due)
+Test(adoption, a_resume_that_died_with_a_worker_is_asked_for_again)
 {
     uint64_t a = connect_as(1000, 1);
-    lkd_core_resumed_sent(world.core, a);
-    lkd_core_resumed_sent(world.core, 999);
+    opened(a, "x", LK_CREATE);
     crash();
     take_over();
-    cr_expect(eq(u64, resumed_count(a), 1));
+    crash(); /* it has read the RESUME, and did no more */
+    take_over();
+    cr_assert(eq(u64, resumed_count(a), 2), "else both would wait for the other for ever");
+    resume(a);
+    opened(a, "y", LK_CREATE);
+}
+
+Test(adoption, a_resume_for_a_worker_that_died_is_not_heard)
+{
+    uint64_t a = connect_as(1000, 1);
+    crash();
+    take_over();
+    uint32_t first = atomic_load(&header()->restarts);
+    crash();
+    take_over();
+    resume_as(a, first);
+    uint64_t early = request_open(a, "x", LK_CREATE);
+    cr_expect(eq(ptr, (void *)reply(a, early), NULL), "it comes again");
+    resume(a);
+    opened(a, "x", LK_CREATE);
 }
 
 Test(adoption, one_way_requests_are_heard_before_the_resume_and_others_are_not)

@@ -186,10 +186,6 @@ static void drain(void)
             lkd_core_events_lost(world.core, effect.session, effect.message.as.event.lost + 1);
         else
             record_effect(&effect);
-        if (effect.kind == LKD_EFFECT_SEND && effect.message.type == LKI_REPLY_RESUMED) {
-            take_step();
-            lkd_core_resumed_sent(world.core, effect.session);
-        }
         lkd_core_check(world.core);
         if (effect.kind == LKD_EFFECT_MAKE_SEGMENT)
             make(&effect);
@@ -451,10 +447,17 @@ void take_over_faulty(void)
     take_over_after(true);
 }
 
+void resume_as(uint64_t session, uint32_t number)
+{
+    const struct lki_message message = {.type = LKI_REQUEST_RESUME, .as.resume.number = number};
+    send_again(session, &message);
+}
+
 void resume(uint64_t session)
 {
-    const struct lki_message message = {.type = LKI_REQUEST_RESUME};
-    send_again(session, &message);
+    const struct lkd_ledger_header *header = world.ledger;
+    uint32_t number = atomic_load(&header->restarts);
+    resume_as(session, number);
 }
 
 uint64_t resumed_count(uint64_t session)

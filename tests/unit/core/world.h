@@ -87,7 +87,8 @@ void crash(void);            /* now, between two events; effects that wait are l
 void take_over(void);        /* another worker goes on, after one that was killed */
 void take_over_faulty(void); /* after one that failed by itself */
 void send_again(uint64_t session, const struct lki_message *message); /* with its id as it is */
-void resume(uint64_t session);            /* the session's answer to RESUMED */
+void resume(uint64_t session); /* the session's answer to the last RESUMED */
+void resume_as(uint64_t session, uint32_t number);
 uint32_t count_records(void);             /* of the ledger, that are in use */
 uint64_t resumed_count(uint64_t session); /* how many RESUMED it was sent */
 
