@@ -58,6 +58,13 @@ static void answer_hold(struct lkd_core *core, struct lkd_attachment *place,
                message->as.hold_ref.lock, holder);
 }
 
+/* Whether the hold that the request speaks of is the one that is there. A request that is repeated to
+ * a successor may have had its effect before a later acquire, which was sent behind it, was granted. */
+static bool is_meant(const struct lkd_attachment *place, const struct lki_message *message)
+{
+    return !lkd_waits_for(place, message->as.hold_ref.lock) && place->record->request < message->id;
+}
+
 void lkd_hold_release(struct lkd_core *core, struct lkd_attachment *main,
                       const struct lki_message *message, uint64_t now_ns)
 {
@@ -65,7 +72,7 @@ void lkd_hold_release(struct lkd_core *core, struct lkd_attachment *main,
     struct lkd_attachment *place = find_place(core, main, message);
     if (!place)
         return;
-    bool held = !lkd_waits_for(place, lock) && lki_lock_held_by(&place->party, lock) != 0;
+    bool held = is_meant(place, message) && lki_lock_held_by(&place->party, lock) != 0;
     if (held)
         lkd_session_note_ending(place->session, message->id);
     held = held && lki_lock_release(&place->party, lock) == LKI_RELEASED;
@@ -86,7 +93,7 @@ void lkd_hold_mark_consistent(struct lkd_core *core, struct lkd_attachment *main
     struct lkd_attachment *place = find_place(core, main, message);
     if (place)
         answer_hold(core, place, message,
-                    !lkd_waits_for(place, lock) &&
+                    is_meant(place, message) &&
                         lki_lock_mark_consistent(&place->party, lock,
                                                  place->granted_to_exit
                                                      ? LKI_HOLD_TO_EXIT
@@ -100,7 +107,7 @@ void lkd_hold_declare(struct lkd_core *core, struct lkd_attachment *main,
     struct lkd_attachment *place = find_place(core, main, message);
     if (place)
         answer_hold(core, place, message,
-                    !lkd_waits_for(place, hold->lock) &&
+                    is_meant(place, message) &&
                         lki_lock_declare(&place->party, hold->lock, hold->offset,
                                          hold->length_bytes) == LKI_TAKEN);
 }

@@ -401,3 +401,25 @@ Test(adoption, a_successor_without_memory_leaves_everything_to_the_next)
            reply(a, request_lock_named(a, native.segment, "named"))->effect.message.as.result.value,
            1));
 }
+
+Test(adoption, a_release_that_is_repeated_leaves_a_later_hold_alone)
+{
+    uint64_t a = connect_as(1000, 1);
+    struct lki_opened at = opened(a, "x", LK_CREATE | LK_STRICT);
+    uint64_t first = request_acquire(a, at.segment, 0, LKI_MODE_EXCLUSIVE, LKI_TIME_NEVER);
+    uint32_t attachment = reply(a, first)->effect.message.as.granted.attachment;
+    uint64_t id = request_hold(a, LKI_REQUEST_RELEASE, at.segment, 0, attachment);
+    uint64_t second =
+        request_acquire(a, at.segment, 0, LKI_MODE_EXCLUSIVE, LKI_TIME_NEVER); /* sent behind it */
+    EXPECT_STATUS(a, second, LKI_STATUS_OK);
+    forget_effects();
+    crash();
+    take_over();
+    resume(a);
+    send_again(a, &(struct lki_message){.id = id,
+                                        .type = LKI_REQUEST_RELEASE,
+                                        .as.hold_ref = {at.segment, 0, attachment, 0, 0}});
+    EXPECT_STATUS(a, id, LKI_STATUS_OK);
+    uint64_t holder = request_holder(a, at.segment, 0);
+    cr_expect(eq(i32, reply(a, holder)->effect.message.as.holder_is.pid, 1));
+}

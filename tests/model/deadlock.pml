@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/* The search for deadlocks (broker/core/wait_graph.c) over locks that are one step each: the lock protocol is
+ * verified in lock.pml. N clients take locks, one inside the other; a waiter that holds something asks
+ * once it has published its wait. The search reads one fact per step, and looks at a ring twice.
+ *
+ * In a ring (default) client i takes lock i and then lock i + 1, twice with ROUNDS=2; with ORDERED everybody
+ * takes the lower lock first, so that any refusal is a false alarm. A wait has a number, as a ticket has,
+ * and a lock has a sequence. A ring that nobody finds is an invalid end state. */
+
+#ifndef N
+#define N 2
+#endif
+#ifndef ROUNDS
+#define ROUNDS 1
+#endif
+#define NOBODY 15
+
+byte owner[N];     /* 1 + its client, 0: free */
+byte sequence[N];
+byte waits[N];     /* 1 + the lock that client i waits for, 0: none */
+byte ticket[N];    /* stored with waits[i]: both are one atomic */
+byte refused[N];   /* ticket of the wait that was refused last; known to the broker alone */
+bit asks[N];       /* DEADLOCK_CHECK, under way to the broker */
+bit answered[N];
+bit loses[N];      /* the answer */
+
+#ifdef ORDERED
+#define FIRST(i) ((i) == N - 1 -> 0 : (i))
+#define SECOND(i) ((i) == N - 1 -> N - 1 : (i) + 1)
+#else
+#define FIRST(i) (i)
+#define SECOND(i) (((i) + 1) % N)
+#endif
+
+/* Ghost: the ring is closed by waits that nobody has been refused. */
+#define BLOCKED(i) (waits[i] && owner[waits[i] - 1] && refused[i] != ticket[i])
+#define NEXT(i) (owner[waits[i] - 1] - 1)
+
+proctype client(byte me)
+{
+    byte rounds = ROUNDS, wanted;
+    bit second;
+
+begin:
+    if
+    :: rounds == 0 -> goto done
+    :: else -> rounds--; second = 0; wanted = FIRST(me)
+    fi;
+take:
+    if
+    :: atomic { owner[wanted] == 0 -> owner[wanted] = me + 1; sequence[wanted]++; goto taken }
+    :: atomic { owner[wanted] != 0 -> skip }
+    fi;
+#ifdef M_ASKS_BEFORE_PUBLICATION
+    if
+    :: second -> asks[me] = 1; answered[me]; atomic { answered[me] = 0; loses[me] = 0 }
+    :: else
+    fi;
+#endif
+    atomic { waits[me] = wanted + 1; ticket[me]++ };
+#ifndef M_ASKS_BEFORE_PUBLICATION
+    if
+    :: second -> asks[me] = 1
+    :: else
+    fi;
+#endif
+wait: /* takes the word in one step, and takes its wait back in another */
+    if
+    :: atomic { answered[me] ->
+        answered[me] = 0;
+        if
+        :: loses[me] -> loses[me] = 0; goto lose
+        :: else -> goto wait
+        fi }
+    :: atomic { owner[wanted] == 0 -> owner[wanted] = me + 1; sequence[wanted]++ }
+    fi;
+    waits[me] = 0;
+    if /* the answer comes in any case, and is too late */
+    :: asks[me] || answered[me] -> answered[me]; atomic { answered[me] = 0; loses[me] = 0 }
+    :: else
+    fi;
+taken:
+    if
+    :: !second -> second = 1; wanted = SECOND(me); goto take
+    :: else -> atomic { owner[wanted] = 0; sequence[wanted]++ }
+    fi;
+    atomic { owner[FIRST(me)] = 0; sequence[FIRST(me)]++ };
+    goto begin;
+lose:
+    waits[me] = 0;
+    atomic { owner[FIRST(me)] = 0; sequence[FIRST(me)]++ };
+    goto begin;
+done:
+    skip
+}
+
+/* One edge: the wait of `from`, then owner and sequence of the lock. to: NOBODY if it does not wait. */
+inline look_at(from)
+{
+    to = NOBODY;
+    atomic { lock = waits[from]; number = ticket[from] };
+#ifdef M_REFUSED_WAIT_IS_AN_EDGE
+    if
+    :: lock ->
+#else
+    if
+    :: lock && (refused[from] != number || from == asker) ->
+#endif
+        holder = owner[lock - 1];
+        held = sequence[lock - 1];
+        if
+        :: holder && holder != from + 1 -> to = holder - 1
+        :: else
+        fi
+    :: else
+    fi
+}
+
+proctype broker()
+{
+    byte asker, at, to, lock, number, holder, held, count, i;
+    byte ring[N], locks[N], numbers[N], holds[N];
+    bit found;
+
+end_idle:
+    atomic {
+        at = 0; to = 0; lock = 0; number = 0; holder = 0; held = 0; count = 0; i = 0; found = 0;
+        ring[0] = 0; ring[1] = 0; locks[0] = 0; locks[1] = 0; numbers[0] = 0; numbers[1] = 0;
+        holds[0] = 0; holds[1] = 0;
+#if N == 3
+        ring[2] = 0; locks[2] = 0; numbers[2] = 0; holds[2] = 0;
+#endif
+        asker = 0
+    };
+end_wait:
+    if
+    :: atomic { asks[0] -> asker = 0 }
+    :: atomic { asks[1] -> asker = 1 }
+#if N == 3
+    :: atomic { asks[2] -> asker = 2 }
+#endif
+    fi;
+again:
+    atomic { refused[asker] = 0; at = asker; count = 0; found = 0 };
+    do /* first look: each waits for one lock, which has one owner, so the way does not fork */
+    :: count < N ->
+        look_at(at);
+        if
+        :: to == NOBODY -> break
+        :: else ->
+            atomic { ring[count] = at; locks[count] = lock; numbers[count] = number; holds[count] = held;
+                     count++; at = to };
+            if
+            :: at == asker -> found = 1; break
+            :: else
+            fi
+        fi
+    :: else -> break /* a ring without the asker */
+    od;
+    i = 0;
+#ifndef M_LOOKS_ONCE
+    do /* second look */
+    :: found && i < count ->
+        look_at(ring[i]);
+        if
+        :: to == (i + 1 == count -> asker : ring[i + 1]) && lock == locks[i] && number == numbers[i] &&
+           held == holds[i] -> i++
+#ifdef M_GIVES_UP_UNCONFIRMED
+        :: else -> found = 0
+#else
+        :: else -> goto again
+#endif
+        fi
+    :: else -> break
+    od;
+#endif
+    atomic {
+        if
+        :: found ->
+            /* No false alarm: there is a ring, of waits that nobody has been refused. */
+#ifdef ORDERED
+            assert(false);
+#endif
+            assert(BLOCKED(asker));
+            assert(BLOCKED(NEXT(asker)));
+#if N == 3
+            assert(NEXT(NEXT(asker)) == asker || BLOCKED(NEXT(NEXT(asker))));
+            assert(NEXT(NEXT(asker)) == asker || NEXT(NEXT(NEXT(asker))) == asker);
+#else
+            assert(NEXT(NEXT(asker)) == asker);
+#endif
+            refused[asker] = numbers[0];
+            loses[asker] = 1
+        :: else
+        fi;
+        asks[asker] = 0; answered[asker] = 1
+    };
+    goto end_idle
+}
+
+init
+{
+    atomic {
+        run broker();
+        run client(0);
+        run client(1);
+#if N == 3
+        run client(2)
+#endif
+    }
+}
