@@ -246,7 +246,9 @@ int lk_session_dispatch(struct lk_session *session)
             lki_record_deinit(&record);
         }
     } while (r == 0 || r == -EMFILE);
-    if (r != -ETIMEDOUT) /* the connection is gone: nobody will answer what is pending */
+    /* The connection is gone: nobody will answer what is pending. Not when memory is short: what is
+     * still to be received may be a grant, and then the broker holds the lock for us. */
+    if (session->transport.lost)
         LKI_LIST_FOREACH_SAFE (node, &session->pending)
             finish(session, LKI_LIST_ENTRY(node, struct lki_async, node), r);
     int calls = call_back(session);

@@ -185,10 +185,8 @@ int lkd_connection_open(struct lkd_daemon *daemon, int socket_fd,
                         struct lkd_connection **out_connection)
 {
     struct lkd_connection *connection = calloc(1, sizeof(*connection));
-    if (connection == NULL) {
-        lkd_hostile_close_socket(daemon, socket_fd, NULL);
+    if (connection == NULL)
         return -ENOMEM;
-    }
     connection->daemon = daemon;
     connection->peer = *peer;
     connection->fd = socket_fd;
@@ -198,7 +196,6 @@ int lkd_connection_open(struct lkd_daemon *daemon, int socket_fd,
     int r = uv_poll_init(&daemon->loop, &connection->handle, socket_fd);
     if (r < 0) {
         free(connection); /* no handle yet */
-        lkd_hostile_close_socket(daemon, socket_fd, NULL);
         return r;
     }
     connection->handle.data = connection;

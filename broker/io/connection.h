@@ -23,7 +23,8 @@ struct lkd_connection_peer {
 };
 
 /**
- * Receives nothing before lkd_connection_start(). Consumes socket_fd, on failure too.
+ * Receives nothing before lkd_connection_start(). Takes over socket_fd on success; on
+ * failure it stays the caller's: a worker that takes over and fails must leave it to its successor.
  * Errors: -ENOMEM, and what epoll_ctl(2) says
  */
 int lkd_connection_open(struct lkd_daemon *daemon, int socket_fd,

@@ -158,6 +158,7 @@ static void accept_known(struct lkd_daemon *daemon, int socket_fd, struct lkd_pe
         lkd_log_line(LKD_LOG_WARNING, "dropped pid %d (uid %u): %s", peer.pid, peer.uid,
                      strerror(-r));
         lkd_core_session_lost(daemon->core, peer.session, lki_clock_now_ns());
+        lkd_hostile_close_socket(daemon, socket_fd, NULL); /* the ledger names it no more */
         return;
     }
     /* A client sends its first requests without waiting: as a rule they are here by now. */

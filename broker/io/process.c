@@ -82,12 +82,29 @@ static void on_pidfd(uv_poll_t *watch, int status, int events)
         say_ended(process);
 }
 
-/* Whether the pid still means this process: a pid is given again only after its process was reaped,
- * and then the pidfd is readable. */
-static bool is_unreaped(const struct lkd_watched *process)
+/* What poll(2) says of the pidfd: 1, it has ended; 0, it has not; less: nobody knows. Asked without a
+ * signal in between, since a poll that fails says nothing about the process. */
+static int poll_end(const struct lkd_watched *process)
 {
     struct pollfd look = {.fd = process->pidfd, .events = POLLIN};
-    return poll(&look, 1, 0) == 0;
+    int r;
+    do
+        r = poll(&look, 1, 0);
+    while (r < 0 && errno == EINTR);
+    return r;
+}
+
+/* For certain: else the locks of a living process would be given to others. */
+static bool has_ended(const struct lkd_watched *process)
+{
+    return poll_end(process) > 0;
+}
+
+/* Whether the pid still means this process, for certain: a pid is given again only after its process
+ * was reaped, and then the pidfd is readable. */
+static bool is_unreaped(const struct lkd_watched *process)
+{
+    return poll_end(process) == 0;
 }
 
 static void on_next_look(uv_timer_t *timer);
@@ -98,7 +115,7 @@ static void look(struct lkd_watched *process)
     if (process->looks == LOOKS_MAX &&
         lkd_proc_resident_bytes(process->pid) >= LARGE_RESIDENT_BYTES)
         process->looks_max = LARGE_LOOKS_MAX;
-    if (lkd_proc_life(process->pid) == LKD_PROC_EXITING || !is_unreaped(process))
+    if (lkd_proc_life(process->pid) == LKD_PROC_EXITING || has_ended(process))
         say_ended(process);
     else if (process->looks < process->looks_max)
         (void)uv_timer_start(&process->next_look, on_next_look,
@@ -151,7 +168,7 @@ static int watch_new(struct lkd_processes *processes, struct lkd_peer_info *info
 static void on_unwatched(uv_timer_t *timer)
 {
     struct lkd_watched *process = timer->data;
-    if (!is_unreaped(process))
+    if (has_ended(process))
         say_ended(process);
 }
 

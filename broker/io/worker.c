@@ -9,6 +9,7 @@
 #include "common/fd.h"
 
 #define REOPEN_MS 5000
+#define RECEIVE_TRIES 4
 
 static bool put(const struct lkd_worker_start *start, const struct lkd_request *request)
 {
@@ -58,5 +59,10 @@ int lkd_worker_reopen_read_only(const struct lkd_worker_start *start, int fd)
     while (ready < 0 && errno == EINTR);
     if (ready <= 0)
         return -ETIMEDOUT;
-    return recv(ours, &answer, sizeof(answer), 0) == sizeof(answer) ? answer : -EPROTO;
+    /* It is there, and names a descriptor that is ours by now: not to be given up at the first
+     * attempt, or it stays open for ever. */
+    for (int tries = 0; tries < RECEIVE_TRIES; tries++)
+        if (recv(ours, &answer, sizeof(answer), 0) == sizeof(answer))
+            return answer;
+    return -EPROTO;
 }

@@ -12,7 +12,7 @@ import sys
 ROWS = [f"A{i}" for i in range(1, 33)] + [f"F{i}" for i in range(1, 28)]
 TEST_NAME = re.compile(r"`([a-z][a-z0-9_]*)(?:/([a-z][a-z0-9_]*))?`(?: (A\d+))?")
 # A test that only some builds have (figures, say) is no less a test.
-IN_CMAKE = re.compile(r"(?:lk_figure_test|lk_process_test|lk_program_test)\((\w+)")
+IN_CMAKE = re.compile(r"(?:lk_figure_test|lk_process_test|lk_program_test|lk_faults_test)\((\w+)")
 # Test(suite, case, and macros that put the suite in: LOCK_TEST(case.
 CASE = re.compile(r"^(?:Test\(\w+,\s*|ParameterizedTest\([^,]*,\s*\w+,\s*|[A-Z]+_TEST\()(\w+)", re.M)
 METHOD = re.compile(r"^\s+def (test_\w+)", re.M)
