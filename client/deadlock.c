@@ -20,6 +20,9 @@
 static bool may_hold(const struct lk_session *session)
 {
     unsigned looked = 0;
+    /* It may have been granted: the answer lies unread in the socket while we wait here. */
+    if (!lki_list_is_empty(&session->pending))
+        return true;
     const struct lki_list *all = &session->segments;
     for (const struct lki_list *node = all->next; node != all; node = node->next) {
         const struct lk_segment *segment = LKI_LIST_ENTRY(node, struct lk_segment, node);

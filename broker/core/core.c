@@ -322,16 +322,18 @@ static bool accepts(struct lkd_core *core, struct lkd_session *session,
     return false;
 }
 
-void lkd_core_message(struct lkd_core *core, uint64_t number, const struct lki_message *message,
+bool lkd_core_message(struct lkd_core *core, uint64_t number, const struct lki_message *message,
                       const struct lkd_offer *offer, uint64_t now_ns)
 {
     struct lkd_session *session = lkd_session_find(core, number);
 
     lkd_core_begin(core, now_ns);
     lkd_work_on_session(core, number);
-    if (session && accepts(core, session, message))
+    bool heard = session && accepts(core, session, message);
+    if (heard)
         lkd_core_apply(core, session, message, offer, now_ns);
     lkd_core_settle(core, now_ns);
+    return heard;
 }
 
 void lkd_core_begin(struct lkd_core *core, uint64_t now_ns)

@@ -142,7 +142,9 @@ struct lkd_offer {
     uint64_t inode;
     uint64_t size_bytes;
 };
-void lkd_core_message(struct lkd_core *core, uint64_t session, const struct lki_message *message,
+
+/* False: it was not heard, and nothing will answer it; a session that is taken over sends it again. */
+bool lkd_core_message(struct lkd_core *core, uint64_t session, const struct lki_message *message,
                       const struct lkd_offer *offer, uint64_t now_ns);
 
 /* The connection has ended (or broke the rules): the session's brokered waits are given up, but

@@ -382,12 +382,15 @@ void lkd_connection_was_read(struct lkd_connection *connection)
 
 /* --- Receiving --- */
 
-static void deliver(struct lkd_connection *connection, const struct lki_message *message,
+/* The connection may be closed afterwards. False: it was not heard. */
+static bool deliver(struct lkd_connection *connection, const struct lki_message *message,
                     const struct lkd_offer *offer)
 {
     struct lkd_daemon *daemon = connection->daemon;
-    lkd_core_message(daemon->core, connection->peer.session, message, offer, lki_clock_now_ns());
+    bool heard = lkd_core_message(daemon->core, connection->peer.session, message, offer,
+                                  lki_clock_now_ns());
     lkd_daemon_settle(daemon);
+    return heard;
 }
 
 static void on_examined(struct lkd_daemon *daemon, uint64_t session, int fd,
@@ -404,7 +407,12 @@ static void on_examined(struct lkd_daemon *daemon, uint64_t session, int fd,
     int r = lki_message_decode(&daemon->arena, record, record_bytes, LKI_DIRECTION_REQUEST,
                                &message, &reason);
     LKI_ASSERT(r == 0); /* it was encoded here from a message that had been decoded */
-    deliver(connection, &message, offer);
+    bool heard = deliver(connection, &message, offer);
+    /* No answer will come that would end the offer: it was sent to a worker that has died since, and
+     * the RESUME behind it has to be read. */
+    connection = lkd_link_connection(daemon, session);
+    if (!heard && connection != NULL && !connection->closing && connection->in_offer)
+        end_offer(connection);
 }
 
 static void examine_offer(struct lkd_connection *connection, const struct lki_message *message,
@@ -435,7 +443,7 @@ static void receive_message(struct lkd_connection *connection, const struct lki_
     struct lkd_daemon *daemon = connection->daemon;
     static const struct lkd_offer none;
     if (fd_count == 0) {
-        deliver(connection, message, &none);
+        (void)deliver(connection, message, &none);
         return;
     }
     bool expected = fd_count == 1 && message->type == LKI_REQUEST_OPEN && message->as.open.offered;
@@ -445,7 +453,7 @@ static void receive_message(struct lkd_connection *connection, const struct lki_
     }
     lkd_hostile_close(daemon, fds, fd_count);
     if (expected)
-        deliver(connection, message, &(struct lkd_offer){.present = true});
+        (void)deliver(connection, message, &(struct lkd_offer){.present = true});
     else
         lkd_connection_drop(connection, "descriptors with a message that takes none");
 }

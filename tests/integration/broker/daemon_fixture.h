@@ -15,7 +15,8 @@ struct daemon_fixture {
     char directory[64];
     char socket_path[96];
     char log_path[96];
-    pid_t pid; /* 0: not running */
+    pid_t pid;     /* 0: not running */
+    bool restarts; /* the test ends workers; else none may end by itself */
 };
 
 extern struct daemon_fixture broker;

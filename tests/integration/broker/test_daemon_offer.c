@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -274,5 +275,45 @@ Test(daemon_offer, a_file_grows_and_never_shrinks)
     cr_assert(eq(int, receive_reply(session, &reply), 1));
     cr_expect(eq(int, reply.message.as.result.status, LKI_STATUS_OK));
     cr_expect(eq(long, size_of(fd), 200000));
+    close(fd);
+}
+
+static pid_t worker_pid(void)
+{
+    char path[64];
+    int worker = 0;
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)broker.pid, (int)broker.pid);
+    FILE *children = fopen(path, "re");
+    cr_assert(ne(ptr, children, NULL));
+    cr_assert(eq(int, fscanf(children, "%d", &worker), 1));
+    fclose(children);
+    return worker;
+}
+
+Test(daemon_offer, an_offer_that_a_dead_worker_did_not_hear_is_repeated)
+{
+    struct reply reply = open_segment(2, "first", 4096, 0); /* so that the hello was answered */
+    expect_opened(&reply);
+    close_reply(&reply);
+    int fd = make_file("data", 10000, O_RDWR);
+    struct lki_message request = open_request(3, "file", 0);
+    request.as.open.offered = true;
+
+    broker.restarts = true;
+    pid_t worker = worker_pid();
+    cr_assert(eq(int, kill(worker, SIGSTOP), 0));
+    cr_assert(eq(int, send_request(session, &request, &fd, 1), 0)); /* lies in the socket */
+    cr_assert(eq(int, kill(worker, SIGKILL), 0));
+    cr_assert(eq(int, receive_reply(session, &reply), 1));
+    cr_assert(eq(int, reply.message.type, LKI_REPLY_RESUMED));
+    struct lki_message resume = {.type = LKI_REQUEST_RESUME};
+    resume.as.resume.number = reply.message.as.resumed.number;
+    cr_assert(eq(int, send_request(session, &resume, NULL, 0), 0));
+    cr_assert(eq(int, send_request(session, &request, &fd, 1), 0));
+    cr_assert(eq(int, receive_reply(session, &reply), 1), "the session is not read any more: %s",
+              read_log());
+    cr_expect(eq(u64, reply.message.id, 3));
+    expect_opened(&reply);
+    close_reply(&reply);
     close(fd);
 }

@@ -204,6 +204,8 @@ ASYNC_TEST(native_release_nudges_the_broker_for_its_waiter)
 
 ASYNC_TEST(waiter_asks_about_the_owner_after_its_first_nap)
 {
+    result(ACQUIRE_ID, LKI_STATUS_BUSY);
+    cr_assert(eq(int, lk_session_dispatch(session), 1)); /* with nothing pending it asks no more */
     uint32_t id = lki_attachment_open(&fixture.area, 8, 1, 0);
     struct lki_party owner;
     cr_assert(lki_party_init(&owner, &fixture.area, id, lki_wake_native, segment));
@@ -214,4 +216,16 @@ ASYNC_TEST(waiter_asks_about_the_owner_after_its_first_nap)
     cr_expect(eq(u32, message.as.ask.owner, id));
     cr_expect(eq(u32, message.as.ask.lock, 1));
     cr_expect(eq(u64, message.as.ask.sequence, sequence));
+}
+
+/* Its asynchronous acquire may be granted while it waits, and nothing else tells of that hold: two
+ * such sessions would wait for each other for ever. */
+ASYNC_TEST(waiter_with_an_acquire_pending_asks_whether_it_closes_a_ring)
+{
+    uint32_t id = lki_attachment_open(&fixture.area, 8, 1, 0);
+    struct lki_party owner;
+    cr_assert(lki_party_init(&owner, &fixture.area, id, lki_wake_native, segment));
+    cr_assert(eq(int, lki_lock_try(&owner, 1, LKI_MODE_EXCLUSIVE, LKI_HOLD_DATA), LKI_TAKEN));
+    cr_assert(eq(int, lk_lock_acquire(second, LK_EXCLUSIVE, 20000000), -ETIMEDOUT));
+    cr_expect(eq(u32, next_of_type(LKI_REQUEST_DEADLOCK_CHECK).as.lock_ref.lock, 1));
 }
