@@ -423,3 +423,27 @@ Test(adoption, a_release_that_is_repeated_leaves_a_later_hold_alone)
     uint64_t holder = request_holder(a, at.segment, 0);
     cr_expect(eq(i32, reply(a, holder)->effect.message.as.holder_is.pid, 1));
 }
+
+/* A client that was told TIMED_OUT would not know of what the repeated request, on its way already,
+ * may get. */
+Test(adoption, a_wait_is_not_answered_before_its_request_came_again)
+{
+    uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2);
+    struct lki_opened at_a = opened(a, "x", LK_CREATE | LK_STRICT), at_b = opened(b, "x", 0);
+    uint64_t held = request_acquire(a, at_a.segment, 0, LKI_MODE_EXCLUSIVE, LKI_TIME_NEVER);
+    EXPECT_STATUS(a, held, LKI_STATUS_OK);
+    uint64_t deadline_ns = world.now_ns + LKI_NS_PER_MS;
+    uint64_t id = request_acquire(b, at_b.segment, 0, LKI_MODE_EXCLUSIVE, deadline_ns);
+    crash();
+    take_over();
+    resume(a);
+    resume(b);
+    pass(2 * LKI_NS_PER_MS);
+    cr_expect(eq(ptr, (void *)reply(b, id), NULL));
+    send_again(b, &(struct lki_message){.id = id,
+                                        .type = LKI_REQUEST_ACQUIRE,
+                                        .as.acquire = {.segment = at_b.segment,
+                                                       .mode = LKI_MODE_EXCLUSIVE,
+                                                       .deadline_ns = deadline_ns}});
+    EXPECT_STATUS(b, id, LKI_STATUS_TIMED_OUT);
+}
