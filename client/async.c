@@ -95,8 +95,12 @@ void lki_async_answer(struct lk_session *session, const struct lki_message *mess
 
 void lki_async_end(struct lk_session *session, struct lki_async *async)
 {
-    if (async->request != 0 && !async->answered)
+    if (async->request == 0)
+        return;
+    if (!async->answered)
         finish(session, async, -ECANCELED);
+    else if (async->result >= 0) /* granted, and handed on with the segment */
+        async->result = -ECANCELED;
 }
 
 static void forget_all(struct lki_list *list)

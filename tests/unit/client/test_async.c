@@ -184,6 +184,18 @@ ASYNC_TEST(closing_the_segment_cancels)
     cr_assert(eq(int, last_result, -ECANCELED));
 }
 
+/* Its hold went with the segment: nobody may be told that he has it. */
+ASYNC_TEST(closing_the_segment_cancels_what_was_granted_and_not_told)
+{
+    grant(ACQUIRE_ID);
+    result(3, LKI_STATUS_OK);
+    cr_assert(eq(int, lk_segment_publish(segment), 0)); /* takes the grant from the socket */
+    result(4, LKI_STATUS_OK);
+    lk_segment_close(segment);
+    cr_assert(eq(int, lk_session_dispatch(session), 1));
+    cr_assert(eq(int, last_result, -ECANCELED));
+}
+
 /* The wake of a brokered waiter goes through the broker. */
 ASYNC_TEST(native_release_nudges_the_broker_for_its_waiter)
 {
