@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: MIT */
+#include "scenario.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/support/process.h"
+
+#define SCENARIOS_MAX 192
+
+static struct scenario all[SCENARIOS_MAX];
+static size_t all_count;
+
+static const char *const word_words[] = {"free", "stale", "damaged", "just repaired"};
+static const char *const before_words[] = {
+    "", "holding X: ", "holding S: ", "holding to exit: ", "holding X, marked: "};
+static const char *const call_words[] = {"lock X", "lock S",  "lock to exit", "try X",
+                                         "try S",  "timed X", "timed S",      "unlock",
+                                         "mark",   "declare", "close handle"};
+
+static struct stage_role waiter(char mode, enum stage_when when)
+{
+    return (struct stage_role){.mode = mode, .when = when};
+}
+
+static struct stage_role holder(char mode, enum stage_when when)
+{
+    return (struct stage_role){.mode = mode, .holds = true, .when = when};
+}
+
+static struct scenario *add(enum scenario_word word, enum scenario_before before,
+                            enum scenario_call call, uint64_t patience_ns)
+{
+    test_check(all_count < SCENARIOS_MAX, "too many scenarios");
+    struct scenario *scenario = &all[all_count++];
+    *scenario = (struct scenario){.word = word,
+                                  .before = before,
+                                  .call = call,
+                                  .patience_ns = patience_ns,
+                                  .last_slot = all_count % 2 == 0};
+    const char *patience = patience_ns == 0                   ? ", no patience"
+                           : patience_ns == PATIENCE_SHORT_NS ? ", short patience"
+                                                              : "";
+    snprintf(scenario->title, sizeof(scenario->title), "%s%s, %s%s", before_words[before],
+             call_words[call], word_words[word], patience);
+    return scenario;
+}
+
+static void add_role(struct scenario *scenario, struct stage_role role)
+{
+    unsigned i = 0;
+    while (i < STAGE_ACTORS && scenario->roles[i].mode)
+        i++;
+    test_check(i < STAGE_ACTORS, "too many actors");
+    scenario->roles[i] = role;
+}
+
+/* who: such as "XSX". Goes into the title too. */
+static void add_waiters(struct scenario *scenario, const char *who, enum stage_when when)
+{
+    size_t bytes = strlen(scenario->title);
+    if (*who)
+        snprintf(scenario->title + bytes, sizeof(scenario->title) - bytes, ", %s %s",
+                 when == STAGE_AT_ONCE ? "before" : "behind", who);
+    for (; *who; who++)
+        add_role(scenario, waiter(*who, when));
+}
+
+static void add_holders(struct scenario *scenario, const char *who, enum stage_when when)
+{
+    size_t bytes = strlen(scenario->title);
+    snprintf(scenario->title + bytes, sizeof(scenario->title) - bytes, ", %s by %s",
+             when == STAGE_VICTIM_DEAD ? "held" : "granted", who);
+    for (; *who; who++)
+        add_role(scenario, holder(*who, when));
+}
+
+static const char *const crowds[] = {"", "X", "S", "XXX", "SSS", "XSX"};
+static const uint64_t patiences[] = {0, PATIENCE_LONG_NS};
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static void add_uncontended(void)
+{
+    static const enum scenario_call calls[] = {CALL_X, CALL_S, CALL_EXIT, CALL_TRY_X, CALL_TRY_S};
+    for (size_t i = 0; i < COUNT(calls); i++)
+        for (enum scenario_word word = WORD_FREE; word <= WORD_BROKEN; word++)
+            add(word, BEFORE_NOTHING, calls[i], PATIENCE_LONG_NS);
+    for (size_t i = 0; i < COUNT(patiences); i++) {
+        add_waiters(add(WORD_FREE, BEFORE_NOTHING, CALL_X, patiences[i]), "XSX", STAGE_VICTIM_SEEN);
+        add_waiters(add(WORD_BROKEN, BEFORE_NOTHING, CALL_X, patiences[i]), "SXS",
+                    STAGE_VICTIM_SEEN);
+    }
+    struct scenario *reads = add(WORD_FREE, BEFORE_NOTHING, CALL_S, PATIENCE_LONG_NS);
+    add_holders(reads, "S", STAGE_VICTIM_DEAD);
+    add(WORD_FREE, BEFORE_NOTHING, CALL_X, PATIENCE_LONG_NS)->more_held = true;
+}
+
+static void add_releases(void)
+{
+    for (size_t p = 0; p < COUNT(patiences); p++) {
+        for (size_t i = 0; i < COUNT(crowds); i++) {
+            add_waiters(add(WORD_FREE, BEFORE_X, CALL_RELEASE, patiences[p]), crowds[i],
+                        STAGE_AT_ONCE);
+            if (crowds[i][0] != 'S') /* they would read beside us */
+                add_waiters(add(WORD_FREE, BEFORE_S, CALL_RELEASE, patiences[p]), crowds[i],
+                            STAGE_AT_ONCE);
+        }
+        add_waiters(add(WORD_DIED, BEFORE_X, CALL_RELEASE, patiences[p]), "XSX", STAGE_AT_ONCE);
+        add_waiters(add(WORD_DIED, BEFORE_X_MARKED, CALL_RELEASE, patiences[p]), "XSX",
+                    STAGE_AT_ONCE);
+        add_waiters(add(WORD_FREE, BEFORE_EXIT, CALL_RELEASE, patiences[p]), "XSX", STAGE_AT_ONCE);
+    }
+    struct scenario *one_of_two = add(WORD_FREE, BEFORE_S, CALL_RELEASE, PATIENCE_LONG_NS);
+    add_holders(one_of_two, "S", STAGE_VICTIM_DEAD);
+    add_waiters(one_of_two, "XS", STAGE_AT_ONCE);
+    struct scenario *more = add(WORD_FREE, BEFORE_X, CALL_RELEASE, PATIENCE_LONG_NS);
+    add_waiters(more, "XS", STAGE_AT_ONCE);
+    more->more_held = true;
+}
+
+static void add_marks(void)
+{
+    static const char *const few[] = {"", "X", "XSX"};
+    for (size_t i = 0; i < COUNT(few); i++) {
+        add_waiters(add(WORD_DIED, BEFORE_X, CALL_MARK, PATIENCE_LONG_NS), few[i], STAGE_AT_ONCE);
+        add_waiters(add(WORD_DIED, BEFORE_EXIT, CALL_MARK, PATIENCE_LONG_NS), few[i],
+                    STAGE_AT_ONCE);
+        add_waiters(add(WORD_FREE, BEFORE_X, CALL_DECLARE, PATIENCE_LONG_NS), few[i],
+                    STAGE_AT_ONCE);
+    }
+    add_waiters(add(WORD_FREE, BEFORE_EXIT, CALL_CLOSE_HANDLE, 0), "XSX", STAGE_AT_ONCE);
+}
+
+static void add_expiring(void)
+{
+    static const char *const few[] = {"", "X", "XSX"};
+    for (size_t p = 0; p < COUNT(patiences); p++)
+        for (enum scenario_call call = CALL_TIMED_X; call <= CALL_TIMED_S; call++)
+            for (size_t i = 0; i < COUNT(few); i++) {
+                struct scenario *held = add(WORD_FREE, BEFORE_NOTHING, call, patiences[p]);
+                add_holders(held, "X", STAGE_VICTIM_DEAD);
+                add_waiters(held, few[i], i == 1 ? STAGE_VICTIM_WAITS : STAGE_AT_ONCE);
+                held->sleeps = true;
+            }
+    static const char *const behind[] = {"", "S", "XSX"};
+    for (size_t i = 0; i < COUNT(behind); i++) {
+        struct scenario *drain = add(WORD_FREE, BEFORE_NOTHING, CALL_TIMED_X, PATIENCE_LONG_NS);
+        add_holders(drain, "SS", STAGE_VICTIM_DEAD);
+        add_waiters(drain, behind[i], STAGE_VICTIM_WAITS);
+        drain->sleeps = true;
+    }
+    for (enum scenario_call call = CALL_TRY_X; call <= CALL_TRY_S; call++) {
+        add_holders(add(WORD_FREE, BEFORE_NOTHING, call, 0), "X", STAGE_VICTIM_DEAD);
+        add_holders(add(WORD_DIED, BEFORE_NOTHING, call, 0), "S", STAGE_VICTIM_DEAD);
+    }
+}
+
+/* The holder lets go while the victim sleeps, or while it is about to. */
+static void add_granted_one(enum scenario_word word, enum scenario_call call, const char *holders,
+                            const char *before, const char *behind, uint64_t patience_ns,
+                            enum stage_when when)
+{
+    struct scenario *scenario = add(word, BEFORE_NOTHING, call, patience_ns);
+    add_holders(scenario, holders, when);
+    add_waiters(scenario, before, STAGE_AT_ONCE);
+    add_waiters(scenario, behind, STAGE_VICTIM_WAITS);
+    scenario->sleeps = true;
+}
+
+static void add_granted(void)
+{
+    for (size_t p = 0; p < COUNT(patiences); p++) {
+        for (enum scenario_call call = CALL_X; call <= CALL_EXIT; call++) {
+            add_granted_one(WORD_FREE, call, "X", "", "", patiences[p], STAGE_VICTIM_SLEEPS);
+            add_granted_one(WORD_FREE, call, "X", "", "XSX", patiences[p], STAGE_VICTIM_SLEEPS);
+            add_granted_one(WORD_FREE, call, "X", "XSX", "", patiences[p], STAGE_VICTIM_WAITS);
+        }
+        add_granted_one(WORD_FREE, CALL_S, "X", "S", "SX", patiences[p], STAGE_VICTIM_SLEEPS);
+        add_granted_one(WORD_FREE, CALL_X, "SS", "", "", patiences[p], STAGE_VICTIM_SLEEPS);
+        add_granted_one(WORD_FREE, CALL_X, "SS", "", "SX", patiences[p], STAGE_VICTIM_WAITS);
+        add_granted_one(WORD_DIED, CALL_X, "X", "", "XSX", patiences[p], STAGE_VICTIM_SLEEPS);
+    }
+    add_granted_one(WORD_FREE, CALL_X, "X", "X", "S", PATIENCE_SHORT_NS, STAGE_VICTIM_SLEEPS);
+    add_granted_one(WORD_FREE, CALL_S, "X", "X", "S", PATIENCE_SHORT_NS, STAGE_VICTIM_SLEEPS);
+    add_granted_one(WORD_FREE, CALL_TIMED_X, "X", "", "XSX", 0, STAGE_VICTIM_WAITS);
+    add_granted_one(WORD_FREE, CALL_TIMED_X, "S", "", "SX", 0, STAGE_VICTIM_WAITS);
+    add_granted_one(WORD_FREE, CALL_X, "X", "", "X", PATIENCE_LONG_NS, STAGE_VICTIM_SLEEPS);
+    all[all_count - 1].more_held = true;
+}
+
+/* The word is kept for a waiter that does not run: it is passed over, and marked LATE. */
+static void add_late(void)
+{
+    for (enum scenario_call call = CALL_X; call <= CALL_S; call++) {
+        struct scenario *scenario = add(WORD_FREE, BEFORE_NOTHING, call, 0);
+        add_waiters(scenario, "X", STAGE_AT_ONCE);
+        scenario->roles[0].frozen = true;
+        scenario->roles[0].when = STAGE_VICTIM_DEAD;
+        add_waiters(scenario, "S", STAGE_VICTIM_WAITS);
+        scenario->sleeps = true;
+    }
+}
+
+const struct scenario *scenarios(size_t *out_count)
+{
+    if (all_count == 0) {
+        add_uncontended();
+        add_releases();
+        add_marks();
+        add_expiring();
+        add_granted();
+        add_late();
+    }
+    *out_count = all_count;
+    return all;
+}
+
+/* --- What is to be told --- */
+
+bool scenario_died_meanwhile(const struct scenario *scenario)
+{
+    bool damaged = scenario->word == WORD_DIED || scenario->word == WORD_BROKEN;
+    return damaged && scenario->before != BEFORE_X_MARKED;
+}
+
+bool scenario_died_at_start(const struct scenario *scenario)
+{
+    return scenario->before == BEFORE_X || scenario->before == BEFORE_X_MARKED ||
+           scenario_died_meanwhile(scenario);
+}
+
+bool scenario_died_at_end(const struct scenario *scenario, bool acquired)
+{
+    switch (scenario->call) {
+    case CALL_X:
+    case CALL_TRY_X:
+    case CALL_TIMED_X:
+        return acquired || scenario_died_meanwhile(scenario);
+    case CALL_MARK: /* of data: still inside; to exit: nothing is torn any more */
+        return scenario->before == BEFORE_X;
+    case CALL_DECLARE:
+        return true;
+    case CALL_S:
+    case CALL_EXIT:
+    case CALL_TRY_S:
+    case CALL_TIMED_S:
+    case CALL_RELEASE:
+    case CALL_CLOSE_HANDLE:
+        break;
+    }
+    return scenario_died_meanwhile(scenario);
+}

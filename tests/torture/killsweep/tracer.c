@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: MIT */
+#include "tracer.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/support/process.h"
+#include "tests/support/watch.h"
+
+#define BREAKPOINT UINT64_C(0xcc)
+#define SYSCALL_OPCODE UINT64_C(0x050f)
+#define STUCK_NS (60 * LKI_NS_PER_S)
+#define QUIET_NS (3 * LKI_NS_PER_MS) /* a step that takes so long is a sleep; looked at, then */
+
+/* --- Words and registers of the tracee --- */
+
+/* The request is no enum in other C libraries, and PTRACE_ calls of one kind return what they read. */
+static long trace(int request, pid_t pid, uint64_t address, uint64_t data)
+{
+    errno = 0;
+    return ptrace((enum __ptrace_request)request, pid, (void *)(uintptr_t)address,
+                  (void *)(uintptr_t)data);
+}
+
+static void trace_must(int request, pid_t pid, uint64_t address, uint64_t data, const char *what)
+{
+    test_check(trace(request, pid, address, data) != -1 || errno == 0, "ptrace %s, pid %d", what,
+               (int)pid);
+}
+
+static uint64_t peek(pid_t pid, uint64_t address)
+{
+    long word = trace(PTRACE_PEEKTEXT, pid, address, 0);
+    test_check(errno == 0, "ptrace PEEKTEXT at %#llx", (unsigned long long)address);
+    return (uint64_t)word;
+}
+
+static void poke(pid_t pid, uint64_t address, uint64_t word)
+{
+    trace_must(PTRACE_POKETEXT, pid, address, word, "POKETEXT");
+}
+
+static uint64_t read_pc(pid_t pid)
+{
+    long pc = trace(PTRACE_PEEKUSER, pid, offsetof(struct user_regs_struct, rip), 0);
+    test_check(errno == 0, "ptrace PEEKUSER");
+    return (uint64_t)pc;
+}
+
+static void write_pc(pid_t pid, uint64_t pc)
+{
+    trace_must(PTRACE_POKEUSER, pid, offsetof(struct user_regs_struct, rip), pc, "POKEUSER");
+}
+
+/* --- Stops --- */
+
+/* The signal that it stopped by; 0: it ended, or is still running where WNOHANG was asked for. */
+static int stop_signal(pid_t pid, int flags, bool *out_ended)
+{
+    int status = 0;
+    pid_t got;
+    while ((got = waitpid(pid, &status, flags | __WALL)) < 0 && errno == EINTR)
+        continue;
+    test_check(got >= 0, "waitpid %d", (int)pid);
+    *out_ended = got == pid && !WIFSTOPPED(status);
+    return got == pid && WIFSTOPPED(status) ? WSTOPSIG(status) : 0;
+}
+
+static int await_signal(pid_t pid)
+{
+    bool ended;
+    int signal = stop_signal(pid, 0, &ended);
+    test_check(!ended, "the traced process %d ended by itself", (int)pid);
+    return signal;
+}
+
+void tracer_begin_here(void)
+{
+    if (trace(PTRACE_TRACEME, 0, 0, 0) == -1)
+        _exit(2);
+    (void)raise(SIGSTOP);
+}
+
+void tracer_end_here(void)
+{
+    (void)raise(SIGSTOP);
+}
+
+void tracer_await_stop(pid_t pid)
+{
+    int signal = await_signal(pid);
+    test_check(signal == SIGSTOP, "the child stopped by signal %d", signal);
+}
+
+bool tracer_is_allowed(void)
+{
+    pid_t pid = fork();
+    test_check(pid >= 0, "fork");
+    if (pid == 0) {
+        tracer_begin_here();
+        _exit(0);
+    }
+    bool ended;
+    bool allowed = stop_signal(pid, 0, &ended) == SIGSTOP;
+    if (ended)
+        return false;
+    tracer_kill(pid);
+    return allowed;
+}
+
+void tracer_kill(pid_t pid)
+{
+    test_check(kill(pid, SIGKILL) == 0, "kill %d", (int)pid);
+    for (bool ended = false; !ended;)
+        (void)stop_signal(pid, 0, &ended); /* a stop that was under way may come first */
+}
+
+void tracer_seize(pid_t pid)
+{
+    bool ended;
+    trace_must(PTRACE_SEIZE, pid, 0, 0, "SEIZE");
+    trace_must(PTRACE_INTERRUPT, pid, 0, 0, "INTERRUPT");
+    (void)stop_signal(pid, 0, &ended);
+    test_check(!ended, "process %d ended when it was seized", (int)pid);
+}
+
+void tracer_continue(pid_t pid)
+{
+    trace_must(PTRACE_CONT, pid, 0, 0, "CONT");
+}
+
+/* --- Where code lies --- */
+
+extern const char __executable_start, etext; /* by the linker */
+
+struct path_range tracer_own_text(void)
+{
+    return (struct path_range){.begin = (uint64_t)(uintptr_t)&__executable_start,
+                               .end = (uint64_t)(uintptr_t)&etext};
+}
+
+struct path_range tracer_text_of(pid_t pid)
+{
+    char path[64], line[1024], program[PATH_MAX];
+    struct path_range range = {.begin = 0};
+    snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
+    ssize_t bytes = readlink(path, program, sizeof(program) - 1);
+    test_check(bytes > 0, "readlink %s", path);
+    program[bytes] = '\0';
+    snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+    FILE *maps = fopen(path, "re");
+    test_check(maps, "open %s", path);
+    while (range.begin == 0 && fgets(line, sizeof(line), maps)) {
+        unsigned long long begin, end;
+        char rights[8];
+        if (sscanf(line, "%llx-%llx %7s", &begin, &end, rights) == 3 && rights[2] == 'x' &&
+            strstr(line, program))
+            range = (struct path_range){.begin = begin, .end = end};
+    }
+    fclose(maps);
+    test_check(range.begin != 0, "no code of %s in its maps", program);
+    return range;
+}
+
+/* --- Recording --- */
+
+/* How often each instruction came: open addressing, doubled when half full. */
+struct turns {
+    struct path_point *slots; /* pc 0: unused */
+    size_t capacity;
+    size_t used;
+};
+
+static struct path_point *slot_of(const struct turns *turns, uint64_t pc)
+{
+    size_t at = (size_t)(pc * UINT64_C(0x9e3779b97f4a7c15) >> 20) & (turns->capacity - 1);
+    while (turns->slots[at].pc != 0 && turns->slots[at].pc != pc)
+        at = (at + 1) & (turns->capacity - 1);
+    return &turns->slots[at];
+}
+
+static void turns_grow(struct turns *turns)
+{
+    struct turns bigger = {.capacity = turns->capacity ? turns->capacity * 2 : 1024,
+                           .used = turns->used};
+    bigger.slots = calloc(bigger.capacity, sizeof(*bigger.slots));
+    test_check(bigger.slots, "calloc");
+    for (size_t i = 0; i < turns->capacity; i++)
+        if (turns->slots[i].pc != 0)
+            *slot_of(&bigger, turns->slots[i].pc) = turns->slots[i];
+    free(turns->slots);
+    *turns = bigger;
+}
+
+static uint32_t next_turn(struct turns *turns, uint64_t pc)
+{
+    if (turns->used * 2 >= turns->capacity)
+        turns_grow(turns);
+    struct path_point *slot = slot_of(turns, pc);
+    if (slot->pc == 0) {
+        slot->pc = pc;
+        turns->used++;
+    }
+    return ++slot->turn;
+}
+
+static void append(struct path *path, struct path_point point)
+{
+    if ((path->count & (path->count - 1)) == 0) {
+        size_t capacity = path->count ? path->count * 2 : 1;
+        path->points = realloc(path->points, capacity * sizeof(*path->points));
+        test_check(path->points, "realloc");
+    }
+    path->points[path->count++] = point;
+}
+
+void path_deinit(struct path *path)
+{
+    free(path->points);
+    *path = (struct path){.points = NULL};
+}
+
+struct recorder {
+    pid_t pid;
+    const struct path_range *range;
+    struct path *path;
+    struct turns turns;
+    bool behind_call;
+};
+
+/* The tracee stands before the instruction at pc. */
+static void note(struct recorder *recorder, uint64_t pc)
+{
+    const struct path_range *range = recorder->range;
+    bool inside = pc >= range->begin && pc < range->end;
+    bool behind = recorder->behind_call;
+    recorder->behind_call = range->calls && (peek(recorder->pid, pc) & 0xffff) == SYSCALL_OPCODE;
+    if (!inside && !behind && !recorder->behind_call)
+        return;
+    append(recorder->path, (struct path_point){.pc = pc,
+                                               .turn = next_turn(&recorder->turns, pc),
+                                               .syscall = behind || recorder->behind_call});
+}
+
+void tracer_record(pid_t pid, const struct path_range *range, struct path *out_path)
+{
+    struct recorder recorder = {.pid = pid, .range = range, .path = out_path};
+    for (;;) {
+        note(&recorder, read_pc(pid));
+        trace_must(PTRACE_SINGLESTEP, pid, 0, 0, "SINGLESTEP");
+        int signal = await_signal(pid);
+        if (signal == SIGSTOP)
+            break;
+        test_check(signal == SIGTRAP, "signal %d on the path", signal);
+        out_path->steps++;
+    }
+    free(recorder.turns.slots);
+}
+
+/* Waits for a stop of a tracee that may sleep for long. False: it sleeps, and is_done(). */
+static bool await_stop_unless(pid_t pid, tracer_done_fn is_done, void *user, int *out_signal)
+{
+    uint64_t began_ns = lki_clock_now_ns();
+    for (;;) {
+        bool ended;
+        *out_signal = stop_signal(pid, WNOHANG, &ended);
+        test_check(!ended, "the traced process %d ended by itself", (int)pid);
+        if (*out_signal != 0)
+            return true;
+        uint64_t waited_ns = lki_clock_now_ns() - began_ns;
+        /* Asleep for a while and nobody waits for anything from it: there is no event for that. */
+        if (waited_ns > QUIET_NS && test_process_state(pid) == 'S' && is_done(user))
+            return false;
+        test_check(waited_ns < STUCK_NS, "process %d does nothing any more", (int)pid);
+        sched_yield();
+    }
+}
+
+void tracer_record_until(pid_t pid, const struct path_range *range, tracer_done_fn is_done,
+                         void *user, struct path *out_path)
+{
+    struct recorder recorder = {.pid = pid, .range = range, .path = out_path};
+    int signal;
+    for (;;) {
+        note(&recorder, read_pc(pid));
+        trace_must(PTRACE_SINGLESTEP, pid, 0, 0, "SINGLESTEP");
+        if (!await_stop_unless(pid, is_done, user, &signal))
+            break;
+        test_check(signal == SIGTRAP, "signal %d on the path", signal);
+        out_path->steps++;
+    }
+    free(recorder.turns.slots);
+    bool ended;
+    trace_must(PTRACE_INTERRUPT, pid, 0, 0, "INTERRUPT");
+    (void)stop_signal(pid, 0, &ended);
+}
+
+/* --- Running to a point --- */
+
+/* Goes past the breakpoint on which it stands, which stays. */
+static void step_over(pid_t pid, uint64_t pc, uint64_t original)
+{
+    write_pc(pid, pc);
+    poke(pid, pc, original);
+    trace_must(PTRACE_SINGLESTEP, pid, 0, 0, "SINGLESTEP");
+    int signal = await_signal(pid);
+    test_check(signal == SIGTRAP, "signal %d in a single step", signal);
+    poke(pid, pc, (original & ~UINT64_C(0xff)) | BREAKPOINT);
+}
+
+static enum tracer_end run_to(pid_t pid, const struct path_point *point, tracer_done_fn is_done,
+                              void *user)
+{
+    uint64_t original = peek(pid, point->pc);
+    uint32_t turn = 0;
+    /* It may stand there already: then this is its first turn. */
+    if (read_pc(pid) == point->pc && ++turn == point->turn)
+        return TRACER_REACHED;
+    if (turn > 0)
+        step_over(pid, point->pc, original);
+    else
+        poke(pid, point->pc, (original & ~UINT64_C(0xff)) | BREAKPOINT);
+    for (;;) {
+        int signal;
+        trace_must(PTRACE_CONT, pid, 0, 0, "CONT");
+        if (is_done && !await_stop_unless(pid, is_done, user, &signal)) {
+            bool ended;
+            trace_must(PTRACE_INTERRUPT, pid, 0, 0, "INTERRUPT");
+            signal = stop_signal(pid, 0, &ended);
+            if (signal == SIGTRAP && read_pc(pid) == point->pc + 1)
+                write_pc(pid, point->pc); /* it came there in this very moment */
+            poke(pid, point->pc, original);
+            trace_must(PTRACE_DETACH, pid, 0, 0, "DETACH");
+            return TRACER_FINISHED;
+        }
+        if (!is_done)
+            signal = await_signal(pid);
+        if (signal == SIGSTOP)
+            return TRACER_FINISHED;
+        test_check(signal == SIGTRAP && read_pc(pid) == point->pc + 1, "signal %d at %#llx", signal,
+                   (unsigned long long)read_pc(pid));
+        if (++turn == point->turn)
+            return TRACER_REACHED;
+        step_over(pid, point->pc, original);
+    }
+}
+
+enum tracer_end tracer_run_to(pid_t pid, const struct path_point *point)
+{
+    return run_to(pid, point, NULL, NULL);
+}
+
+enum tracer_end tracer_run_to_unless(pid_t pid, const struct path_point *point,
+                                     tracer_done_fn is_done, void *user)
+{
+    return run_to(pid, point, is_done, user);
+}
+
+enum tracer_end tracer_step_to(pid_t pid, const struct path_point *point)
+{
+    for (uint32_t turn = 0;;) {
+        if (read_pc(pid) == point->pc && ++turn == point->turn)
+            return TRACER_REACHED;
+        trace_must(PTRACE_SINGLESTEP, pid, 0, 0, "SINGLESTEP");
+        int signal = await_signal(pid);
+        if (signal == SIGSTOP)
+            return TRACER_FINISHED;
+        test_check(signal == SIGTRAP, "signal %d in a single step", signal);
+    }
+}
+
+enum tracer_end tracer_run_to_sleep(pid_t pid)
+{
+    tracer_continue(pid);
+    uint64_t deadline_ns = lki_clock_now_ns() + STUCK_NS;
+    while (test_process_state(pid) != 'S') {
+        bool ended;
+        int signal = stop_signal(pid, WNOHANG, &ended);
+        if (signal == SIGSTOP)
+            return TRACER_FINISHED;
+        test_check(signal == 0 && !ended, "signal %d", signal);
+        test_check(lki_clock_now_ns() < deadline_ns, "process %d neither sleeps nor ends",
+                   (int)pid);
+        sched_yield();
+    }
+    return TRACER_REACHED;
+}
