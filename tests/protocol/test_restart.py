@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""The broker's worker is killed, and the client that was written from the documents repeats what was not
+answered. LK_SEED chooses the random part."""
+import os
+import random
+import signal
+import tempfile
+import threading
+import unittest
+
+from meeting import EBUSY, MeetingTest, wire
+from client import CREATE, CREATE_NEW, EXCLUSIVE, FOREVER, KEEP, READ_ONLY, SHARED, STRICT, UNPUBLISHED
+
+ROUNDS = int(os.environ.get("LK_ROUNDS", 40))
+SEED = int(os.environ.get("LK_SEED", 1))
+
+
+class Restart(MeetingTest):
+    def worker(self):
+        """The pid of the broker's worker; 0 while there is none."""
+        with open("/proc/%d/task/%d/children" % (self.broker.pid, self.broker.pid)) as children:
+            return int((children.read().split() or [0])[0])
+
+    def kill_worker(self):
+        """And waits for the next one."""
+        old = self.worker()
+        os.kill(old, signal.SIGKILL)
+        self.until(lambda: self.worker() not in (0, old))
+
+    def stopped(self):
+        """Stops the worker: what is sent now stays unread, and so dies with it."""
+        os.kill(self.worker(), signal.SIGSTOP)
+
+    @classmethod
+    def tearDownClass(cls):
+        """Workers that were killed are what these tests are about: their lines are no failures here."""
+        cls.log.seek(0)
+        log = cls.log.read()
+        bad = [line for line in log.splitlines() if "another goes on" in line and "signal 9 (" not in line]
+        cls.log.seek(0)
+        cls.log.truncate()
+        cls.log.write(log.replace("another goes on", "one was killed"))
+        cls.log.flush()
+        super().tearDownClass()
+        if bad:
+            raise AssertionError("a worker failed by itself:\n" + "\n".join(bad))
+
+    def test_what_died_with_the_worker_is_repeated_and_done_once(self):
+        mine = self.segment(STRICT | CREATE)
+        before = mine.sequence()
+        self.stopped()
+        later = mine.acquire_later()
+        self.kill_worker()
+        grant = mine.granted(later)
+        self.assertEqual(grant.token, before + 1)
+        self.stopped()
+        later = mine.client.send("release", segment=mine.number, attachment=grant.attachment)
+        self.kill_worker()
+        mine.client.result(later)
+        self.assertEqual(mine.sequence(), before + 2)
+        self.assertEqual(len(mine.client.resumed), 2)
+        self.assertLess(*mine.client.resumed)
+
+    def test_hello_and_open_are_repeated_where_nothing_was_answered(self):
+        self.stopped()
+        session = self.connect()
+        later = session.send("open", name=self.name.encode(), flags=CREATE_NEW)
+        self.kill_worker()
+        self.assertTrue(session.wait(later)[1].created)
+
+    def test_a_file_is_offered_again_with_its_descriptor(self):
+        with tempfile.TemporaryFile() as file:
+            file.write(b"kept" * 1024)
+            file.flush()
+            session = self.connect()
+            session.list(wire.LIST_BROKER)
+            self.stopped()
+            later = session.send("open", [file.fileno()], name=self.name.encode(), flags=CREATE, offered=True)
+            self.kill_worker()
+            name, opened, _ = session.wait(later)
+            self.assertEqual((name, opened.file, opened.data_bytes_max), ("opened", True, 4096))
+
+    def test_holds_and_places_in_the_queue_stay(self):
+        peer = self.peer(CREATE)
+        self.assertEqual(peer.do("acquire", 0, EXCLUSIVE, 0)[0], 0)
+        waiters = [self.segment(0, 0) for _ in range(3)]
+        later = []
+        for count, one in enumerate(waiters):
+            later.append(one.acquire_later(asynchronous=True))
+            self.until_waiting(waiters[0], count + 1)
+        self.kill_worker()
+        self.until_waiting(waiters[0], 3)
+        self.assertEqual(waiters[0].holder().pid, peer.process.pid)
+        peer.do("release", 0)
+        token = 0
+        for one, request in zip(waiters, later):
+            grant = one.granted(request)
+            self.assertGreater(grant.token, token)
+            self.assertEqual(peer.do("acquire", 0, EXCLUSIVE, 0)[0], EBUSY)
+            token = grant.token
+            one.release(grant)
+
+    def test_nothing_is_heard_before_resume_and_an_old_resume_counts_for_nothing(self):
+        mine = self.segment(CREATE | STRICT)
+        mine.client.resume = numbers = []
+        mine.client.resume = numbers.append
+        self.kill_worker()
+        later = mine.client.send("holder", segment=mine.number)
+        while not numbers:
+            self.assertTrue(mine.client.receive(30))
+        # The broker takes an old number for what was meant for a worker before it; all of it stays unheard.
+        mine.client.send("resume", number=numbers[0] - 1)
+        mine.client.transmit(mine.client.unanswered[later][0])
+        self.segment(0, 0).holder()  # a round trip of somebody else, behind what was sent
+        self.assertFalse(mine.client.receive(0))
+        del mine.client.resume
+        mine.client.resume(numbers[0])
+        self.assertEqual(mine.client.result(later, "holder_is").pid, 0)
+
+    def test_each_request_has_one_effect_however_often_workers_die(self):
+        """Two sessions do all that can be told from not being done, or being done twice, pipelined, while
+        workers die at random moments. A CREATE_NEW done twice would be EXISTS, a REMOVE NOT_FOUND, a RELEASE
+        NOT_HOLDER, and the sequence counts the holds."""
+        chance = random.Random(SEED)
+        session, other = self.connect(), self.connect()
+        kept = session.open(self.name + "-kept", CREATE | STRICT, size_bytes=64, locks=4)
+        theirs = other.open(self.name + "-kept", 0)
+        start, holds, done = kept.sequence(), 0, threading.Event()
+        kills = []
+
+        def kill():
+            pause = random.Random(SEED + 1)
+            while not done.wait(pause.uniform(0.001, 0.03)):
+                worker = self.worker()
+                if worker:
+                    try:
+                        os.kill(worker, signal.SIGKILL)
+                        kills.append(worker)
+                    except ProcessLookupError:
+                        pass
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            for turn in range(ROUNDS):
+                for who in chance.sample([kept, theirs], 2):
+                    holds += self.pipelined_holds(who)
+                self.crossed_wait(kept, theirs)
+                holds += 2
+                self.life_of_a_segment(session, "%s-%d" % (self.name, turn))
+                self.assertEqual(kept.sequence(), start + 2 * holds)
+        finally:
+            done.set()
+            killer.join()
+            self.until(self.worker)
+        self.assertEqual(kept.sequence(), start + 2 * holds)
+        self.assertGreater(len(session.resumed), 0)
+        print("seed %d: %d workers killed, %d RESUMED, %d holds" % (SEED, len(set(kills)),
+                                                                   len(session.resumed), holds))
+
+    @staticmethod
+    def pipelined_holds(segment):
+        """Three holds sent in one go: the attachment of a brokered session is known beforehand."""
+        session, later = segment.client, []
+        reference = {"segment": segment.number, "attachment": segment.opened.attachment}
+        for _ in range(3):
+            later.append((segment.acquire_later(), "granted"))
+            later.append((session.send("declare", offset=8, length_bytes=8, **reference), "result"))
+            later.append((session.send("mark_consistent", **reference), "result"))
+            later.append((session.send("release", **reference), "result"))
+        for request, expected in later:
+            session.result(request, expected)
+        return 3
+
+    def crossed_wait(self, first, second):
+        """One holds, the other waits, is canceled, waits again, and is granted on release."""
+        grant = first.acquire()
+        later = second.acquire_later()
+        second.client.cancel(later)
+        self.refused("CANCELED", second.granted, later)
+        later = second.acquire_later()
+        first.release(grant)
+        second.release(second.granted(later))
+        self.refused("NOT_HOLDER", first.release, grant)
+
+    def life_of_a_segment(self, session, name):
+        made = session.open(name, CREATE_NEW | KEEP | UNPUBLISHED, size_bytes=4096, size_max_bytes=8192)
+        self.assertTrue(made.opened.created)
+        session.ask("publish", segment=made.number)
+        self.assertEqual(session.ask("grow", segment=made.number, size_bytes=8192).value, 8192)
+        self.assertEqual((made.lock_named("a"), made.lock_named("b"), made.lock_named("a")), (1, 2, 1))
+        shared = made.acquire(SHARED, lock=1, asynchronous=True)
+        made.release(shared, lock=1)
+        made.detach()
+        session.remove(name)
+        self.refused("NOT_FOUND", session.remove, name)
+
+    def test_goodbye_is_answered_by_the_next_worker(self):
+        session = self.connect()
+        self.segment(CREATE | KEEP, session=session)
+        self.stopped()
+        later = session.send("goodbye")
+        self.kill_worker()
+        session.result(later)
+        self.assertEqual(self.connect().list(wire.LIST_SEGMENTS, self.name)[0].attachments, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
