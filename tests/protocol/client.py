@@ -13,6 +13,7 @@ import select
 import socket
 import sys
 import time
+import warnings
 
 import lockkeeper_pb2 as wire
 
@@ -65,7 +66,9 @@ def parse(record, requests):
         raise ValueError("an empty record, or too long")
     envelope = wire.Envelope()
     try:
-        envelope.ParseFromString(record)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # some implementations only warn of a stray end of a group
+            envelope.ParseFromString(record)
     except Exception as error:  # DecodeError, but the implementations of protobuf raise others as well
         raise ValueError("malformed") from error
     if has_unknown_fields(envelope):

@@ -6,7 +6,7 @@ import time
 import unittest
 
 from meeting import EBUSY, EDEADLK, ETIMEDOUT, MeetingTest, wire
-from client import (ACCEPT_KILL, CREATE, EXCLUSIVE, FOREVER, KEEP, READ_ONLY, SHARED, STRICT, Client)
+from client import ACCEPT_KILL, CREATE, EXCLUSIVE, KEEP, READ_ONLY, SHARED, STRICT, Client
 
 KINDS = ((CREATE, {"asynchronous": True}), (CREATE | STRICT, {}))  # the C library native, and brokered
 

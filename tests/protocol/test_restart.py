@@ -9,7 +9,7 @@ import threading
 import unittest
 
 from meeting import EBUSY, MeetingTest, wire
-from client import CREATE, CREATE_NEW, EXCLUSIVE, FOREVER, KEEP, READ_ONLY, SHARED, STRICT, UNPUBLISHED
+from client import CREATE, CREATE_NEW, EXCLUSIVE, KEEP, SHARED, STRICT, UNPUBLISHED
 
 ROUNDS = int(os.environ.get("LK_ROUNDS", 40))
 SEED = int(os.environ.get("LK_SEED", 1))
@@ -102,7 +102,7 @@ class Restart(MeetingTest):
 
     def test_nothing_is_heard_before_resume_and_an_old_resume_counts_for_nothing(self):
         mine = self.segment(CREATE | STRICT)
-        mine.client.resume = numbers = []
+        numbers = []
         mine.client.resume = numbers.append
         self.kill_worker()
         later = mine.client.send("holder", segment=mine.number)
@@ -148,6 +148,7 @@ class Restart(MeetingTest):
                 self.crossed_wait(kept, theirs)
                 holds += 2
                 self.life_of_a_segment(session, "%s-%d" % (self.name, turn))
+                self.life_of_a_file(session, "%s-%d" % (self.name, turn))
                 self.assertEqual(kept.sequence(), start + 2 * holds)
         finally:
             done.set()
@@ -194,6 +195,14 @@ class Restart(MeetingTest):
         made.detach()
         session.remove(name)
         self.refused("NOT_FOUND", session.remove, name)
+
+    @staticmethod
+    def life_of_a_file(session, name):
+        with tempfile.TemporaryFile() as file:
+            file.write(b"kept")
+            file.flush()
+            made = session.open(name, CREATE_NEW, [file.fileno()])
+            made.detach()
 
     def test_goodbye_is_answered_by_the_next_worker(self):
         session = self.connect()
