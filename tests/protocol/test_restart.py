@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The broker's worker is killed, and the client that was written from the documents repeats what was not
 answered. LK_SEED chooses the random part."""
+import contextlib
 import os
 import random
 import signal
@@ -9,7 +10,7 @@ import threading
 import unittest
 
 from meeting import EBUSY, MeetingTest, wire
-from client import CREATE, CREATE_NEW, EXCLUSIVE, KEEP, SHARED, STRICT, UNPUBLISHED
+from client import CREATE, CREATE_NEW, EXCLUSIVE, FOREVER, KEEP, Refused, SHARED, STRICT, UNPUBLISHED
 
 ROUNDS = int(os.environ.get("LK_ROUNDS", 40))
 SEED = int(os.environ.get("LK_SEED", 1))
@@ -44,6 +45,31 @@ class Restart(MeetingTest):
         super().tearDownClass()
         if bad:
             raise AssertionError("a worker failed by itself:\n" + "\n".join(bad))
+
+    @contextlib.contextmanager
+    def workers_dying(self):
+        """Kills one after the other, at random moments. Gives the list of their pids."""
+        done, kills = threading.Event(), []
+
+        def kill():
+            pause = random.Random(SEED + 1)
+            while not done.wait(pause.uniform(0.001, 0.03)):
+                worker = self.worker()
+                if worker:
+                    try:
+                        os.kill(worker, signal.SIGKILL)
+                        kills.append(worker)
+                    except ProcessLookupError:
+                        pass
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            yield kills
+        finally:
+            done.set()
+            killer.join()
+            self.until(self.worker)
 
     def test_what_died_with_the_worker_is_repeated_and_done_once(self):
         mine = self.segment(STRICT | CREATE)
@@ -125,23 +151,8 @@ class Restart(MeetingTest):
         session, other = self.connect(), self.connect()
         kept = session.open(self.name + "-kept", CREATE | STRICT, size_bytes=64, locks=4)
         theirs = other.open(self.name + "-kept", 0)
-        start, holds, done = kept.sequence(), 0, threading.Event()
-        kills = []
-
-        def kill():
-            pause = random.Random(SEED + 1)
-            while not done.wait(pause.uniform(0.001, 0.03)):
-                worker = self.worker()
-                if worker:
-                    try:
-                        os.kill(worker, signal.SIGKILL)
-                        kills.append(worker)
-                    except ProcessLookupError:
-                        pass
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        try:
+        start, holds = kept.sequence(), 0
+        with self.workers_dying() as kills:
             for turn in range(ROUNDS):
                 for who in chance.sample([kept, theirs], 2):
                     holds += self.pipelined_holds(who)
@@ -150,14 +161,51 @@ class Restart(MeetingTest):
                 self.life_of_a_segment(session, "%s-%d" % (self.name, turn))
                 self.life_of_a_file(session, "%s-%d" % (self.name, turn))
                 self.assertEqual(kept.sequence(), start + 2 * holds)
-        finally:
-            done.set()
-            killer.join()
-            self.until(self.worker)
         self.assertEqual(kept.sequence(), start + 2 * holds)
         self.assertGreater(len(session.resumed), 0)
         print("seed %d: %d workers killed, %d RESUMED, %d holds" % (SEED, len(set(kills)),
                                                                    len(session.resumed), holds))
+
+    def test_a_random_pipeline_is_answered_as_if_nobody_died(self):
+        """Right and wrong requests on four locks, thirty at a time without waiting for an answer, against what
+        one who holds alone has to be told. Two sessions by turns, so that none knows the other's words."""
+        chance = random.Random(SEED)
+        first = self.segment(CREATE | STRICT, locks=4)
+        sides = [first, self.connect().open(self.name)]
+        sequences = [first.sequence(lock) for lock in range(4)]
+        with self.workers_dying():
+            for turn in range(ROUNDS):
+                self.pipeline(chance, sides[turn % 2], sequences)
+        self.assertEqual([first.sequence(lock) for lock in range(4)], sequences)
+
+    def pipeline(self, chance, segment, sequences):
+        held, expected = {}, []
+        script = [(chance.randrange(4), chance.choice(["acquire", "acquire", "release", "release",
+                                                        "mark_consistent", "declare"])) for _ in range(30)]
+        script += [(lock, "release") for lock in range(4)]
+        for lock, verb in script:
+            fields = {"segment": segment.number, "lock": lock}
+            token = 0
+            if verb == "acquire":
+                mode = chance.choice([SHARED, EXCLUSIVE])
+                fields.update(mode=mode, deadline_ns=chance.choice([0, FOREVER]))
+                answer = "DEADLOCK" if lock in held else "OK"
+                if answer == "OK":
+                    held[lock] = mode
+                    sequences[lock] += mode == EXCLUSIVE
+                    token = sequences[lock]
+            else:
+                fields["attachment"] = segment.opened.attachment
+                right = held.get(lock) == EXCLUSIVE or (verb == "release" and lock in held)
+                answer = "OK" if right else "NOT_HOLDER"
+                if verb == "release" and right:
+                    sequences[lock] += held.pop(lock) == EXCLUSIVE
+            expected.append((segment.client.send(verb, **fields), verb, lock, answer, token))
+        answers = []
+        for request, _, _, _, _ in expected:
+            _, message, _ = segment.client.wait(request)
+            answers.append((wire.Status.Name(message.status)[7:], getattr(message, "token", 0)))
+        self.assertEqual(answers, [(answer, token) for _, _, _, answer, token in expected], script)
 
     @staticmethod
     def pipelined_holds(segment):
@@ -177,7 +225,10 @@ class Restart(MeetingTest):
         """One holds, the other waits, is canceled, waits again, and is granted on release."""
         grant = first.acquire()
         later = second.acquire_later()
-        second.client.cancel(later)
+        try:
+            second.client.cancel(later)
+        except Refused as refused:  # asked again, of a worker that found it canceled
+            self.assertEqual(wire.Status.Name(refused.status), "STATUS_NOT_FOUND")
         self.refused("CANCELED", second.granted, later)
         later = second.acquire_later()
         first.release(grant)
