@@ -64,6 +64,9 @@ static inline const uint8_t *fuzz_bytes(struct fuzz_input *input, size_t max, si
     return start;
 }
 
+/* Called by fuzz_fail() first; need not return. NULL, as a rule. */
+extern void (*fuzz_on_fail)(void);
+
 /* Prints the place and the words, and aborts: a finding. */
 void fuzz_fail(const char *file, int line, const char *expression, const char *format, ...)
     __attribute__((noreturn, cold));

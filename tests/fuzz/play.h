@@ -10,9 +10,9 @@
 #include "tests/unit/core/world.h"
 
 struct play_rules {
-    bool scribbles;  /* clients write anything into the areas of "x" and "~1000/y" */
+    bool scribbles;   /* clients write anything into the areas of "x" and "~1000/y" */
     bool workers_die; /* at any step, also with the stores of that step in part undone */
-    bool flips;      /* bits of the ledger turn while there is no worker */
+    bool flips;       /* bits of the ledger turn while there is no worker */
 };
 
 void play(struct fuzz_input *input, const struct play_rules *rules);
@@ -77,7 +77,7 @@ struct play {
 extern struct play stage;
 
 /* play.c */
-void play_learn(void);                             /* what came since the last time */
+void play_learn(void);                                /* what came since the last time */
 struct play_member *play_member_of(uint64_t session); /* NULL: none */
 uint32_t play_pick_segment(void);
 void play_guarded(void (*event)(void)); /* an event to the core, in which a worker may die */

@@ -63,14 +63,12 @@ void play_death_on_step(void)
 /* --- Bits that turn --- */
 
 /* Somewhere in the header, or in a record that was ever used. */
-static uint8_t *pick_byte(void)
+static uint8_t *pick_byte(const struct lkd_ledger_header *header)
 {
     struct fuzz_input *input = stage.input;
     struct lkd_ledger ledger;
     uint32_t which = fuzz_below(input, 4), index = fuzz_byte(input), offset = fuzz_u32(input) % 512;
-    if (lkd_ledger_view(&ledger, world.ledger, &world.config.limits) != 1 || which == 0)
-        return (uint8_t *)world.ledger + offset % sizeof(struct lkd_ledger_header);
-    const struct lkd_ledger_header *header = ledger.header;
+    lkd_ledger_peek(&ledger, world.ledger, &world.config.limits);
     if (which == 1 && header->sessions_used > 0)
         return (uint8_t *)&ledger.sessions[index % header->sessions_used] + offset % 128;
     if (which == 2 && header->segments_used > 0)
@@ -82,9 +80,13 @@ static uint8_t *pick_byte(void)
 
 static void flip(void)
 {
+    if (stage.flipped)
+        return;                     /* once: after that the counts are not to be relied on */
+    struct lkd_ledger_header whole; /* before the first bit turns */
+    memcpy(&whole, world.ledger, sizeof(whole));
     uint32_t count = 1 + fuzz_below(stage.input, 4);
     for (uint32_t i = 0; i < count; i++) {
-        uint8_t *byte = pick_byte();
+        uint8_t *byte = pick_byte(&whole);
         *byte = (uint8_t)(*byte ^ 1u << fuzz_below(stage.input, 8));
     }
     stage.flipped = true;
@@ -115,9 +117,8 @@ static void adopt_flipped_segments(void)
     struct lkd_left_segment left;
     for (uint32_t cursor = 0; lkd_core_next_left_segment(world.core, &cursor, &left);) {
         uint32_t number = (uint32_t)left.area_fd;
-        if (number >= 4096 || !world.areas[number] ||
-            left.area_bytes != world.area_bytes[number] || left.locks == 0 ||
-            lkd_core_adopt_segment(world.core, &left, world.areas[number]) < 0)
+        if (number >= 4096 || !world.areas[number] || left.area_bytes != world.area_bytes[number] ||
+            left.locks == 0 || lkd_core_adopt_segment(world.core, &left, world.areas[number]) < 0)
             play_refused();
     }
 }
@@ -126,10 +127,8 @@ static void adopt_flipped_sessions(void)
 {
     struct lkd_left_session left;
     for (uint32_t cursor = 0; lkd_core_next_left_session(world.core, &cursor, &left);) {
-        const struct lkd_peer peer = {.pid = left.pid,
-                                      .uid = left.uid,
-                                      .gid = left.gid,
-                                      .process = (uint64_t)left.pid};
+        const struct lkd_peer peer = {
+            .pid = left.pid, .uid = left.uid, .gid = left.gid, .process = (uint64_t)left.pid};
         uint64_t session;
         if (lkd_core_adopt_session(world.core, &left, &peer, &session) < 0)
             play_refused();

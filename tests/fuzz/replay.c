@@ -10,7 +10,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/cleanup.h"
 #include "common/fd.h"
 #include "fuzz.h"
 
@@ -26,11 +25,10 @@ static int fail(const char *path)
 
 static int feed_file(const char *path)
 {
-    LKI_CLEANUP(lki_close_p) int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return fail(path);
     uint8_t *data = malloc(INPUT_BYTES_MAX);
-    ssize_t bytes = data ? read(fd, data, INPUT_BYTES_MAX) : -1;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t bytes = data && fd >= 0 ? read(fd, data, INPUT_BYTES_MAX) : -1;
+    (void)lki_close(fd); /* before: a target may play with descriptors */
     /* A copy of exactly its size: the sanitizer sees the first byte read behind it. */
     uint8_t *exact = bytes >= 0 ? malloc((size_t)bytes + (bytes == 0)) : NULL;
     if (exact) {
@@ -51,18 +49,19 @@ static int feed(const char *path)
         return fail(path);
     if (!S_ISDIR(status.st_mode))
         return feed_file(path);
-    DIR *folder = opendir(path);
-    if (!folder)
+    struct dirent **entries;
+    int count_of_entries = scandir(path, &entries, NULL, alphasort);
+    if (count_of_entries < 0)
         return fail(path);
     int r = 0;
-    for (const struct dirent *entry; r == 0 && (entry = readdir(folder)) != NULL;) {
+    for (int i = 0; i < count_of_entries; i++) {
         char inner[4096];
-        if (entry->d_name[0] == '.')
-            continue;
-        int length = snprintf(inner, sizeof(inner), "%s/%s", path, entry->d_name);
-        r = length > 0 && (size_t)length < sizeof(inner) ? feed_file(inner) : -1;
+        int length = snprintf(inner, sizeof(inner), "%s/%s", path, entries[i]->d_name);
+        if (r == 0 && entries[i]->d_name[0] != '.')
+            r = length > 0 && (size_t)length < sizeof(inner) ? feed_file(inner) : -1;
+        free(entries[i]);
     }
-    closedir(folder);
+    free(entries);
     return r;
 }
 

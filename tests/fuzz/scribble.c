@@ -37,9 +37,17 @@ static uint64_t pick_wait(struct fuzz_input *input, const struct lki_area *area)
 
 static uint64_t pick_number(struct fuzz_input *input)
 {
-    static const uint64_t edges[] = {0,          1,          2,          UINT32_MAX, UINT64_MAX,
-                                     INT64_MAX,  1u << 31,   UINT64_MAX - 1,         4096,
-                                     UINT64_MAX << 12, UINT64_C(1) << 32};
+    static const uint64_t edges[] = {0,
+                                     1,
+                                     2,
+                                     UINT32_MAX,
+                                     UINT64_MAX,
+                                     INT64_MAX,
+                                     1u << 31,
+                                     UINT64_MAX - 1,
+                                     4096,
+                                     UINT64_MAX << 12,
+                                     UINT64_C(1) << 32};
     uint32_t which = fuzz_below(input, sizeof(edges) / sizeof(edges[0]) + 2);
     return which < sizeof(edges) / sizeof(edges[0]) ? edges[which] : fuzz_u64(input);
 }
@@ -86,9 +94,8 @@ static void scribble_attachment(struct fuzz_input *input, const struct lki_area 
         break;
     case 4:
     case 5:
-        victim->cells[fuzz_below(input, LKI_SHARED_HOLDS_MAX)] = fuzz_below(input, 8) == 0
-                                                                     ? fuzz_u32(input)
-                                                                     : fuzz_below(input, area->locks + 2);
+        victim->cells[fuzz_below(input, LKI_SHARED_HOLDS_MAX)] =
+            fuzz_below(input, 8) == 0 ? fuzz_u32(input) : fuzz_below(input, area->locks + 2);
         break;
     default:
         victim->wait = pick_wait(input, area);
