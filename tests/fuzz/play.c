@@ -333,6 +333,10 @@ static void step(void)
     uint32_t what = fuzz_byte(input);
     amount = fuzz_byte(input);
     chosen = amount % PLAY_MEMBERS;
+    if (what < 20 && stage.rules->scribbles) {
+        scribble_somewhere();
+        return;
+    }
     if (what < 150) {
         act(&stage.members[chosen]);
         return;

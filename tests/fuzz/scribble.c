@@ -146,9 +146,12 @@ static void scribble_cold(struct fuzz_input *input, const struct lki_area *area)
     struct lki_lock_cold *cold = &area->cold[fuzz_below(input, area->locks)];
     size_t bytes;
     const uint8_t *text;
-    switch (fuzz_below(input, 4)) {
+    switch (fuzz_below(input, 5)) {
     case 0:
         cold->name_bytes = (uint32_t)pick_number(input);
+        break;
+    case 4: /* a little too long */
+        cold->name_bytes = 200 + 2 * (uint32_t)fuzz_byte(input);
         break;
     case 1:
         text = fuzz_bytes(input, sizeof(cold->name), &bytes);
