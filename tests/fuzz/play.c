@@ -203,8 +203,8 @@ void play_guarded(void (*event)(void))
     if (stage.over || !world.core)
         return;
     stage.steps_of_event = 0;
+    play_death_begin();
     bool alive = survives(call_event, (void *)&event);
-    world.dies_at = 0;
     play_learn();
     if (!alive && !stage.over) {
         stage.steps_of_event = 0;

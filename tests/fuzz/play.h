@@ -96,6 +96,7 @@ void play_check_exclusion(void);
 /* play_death.c */
 void play_death_setup(void);
 void play_death_on_step(void);
-void play_arm_worker(void); /* the next event may be its last */
+void play_death_begin(void); /* of an event */
+void play_arm_worker(void);  /* one of the next events is its last */
 void play_next_worker(void);
 void play_refused(void) __attribute__((noreturn));

@@ -36,6 +36,12 @@ void play_arm_worker(void)
     before.valid = false;
 }
 
+/* What came of the events before was seen outside: it is not to be undone. */
+void play_death_begin(void)
+{
+    before.valid = false;
+}
+
 static void tear(void)
 {
     uint8_t *ledger = world.ledger;
