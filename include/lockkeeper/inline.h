@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The uncontended paths of lockkeeper.h as inline functions, for programs that lock so often that a call
- * into a shared library shows. They do what lk_lock_acquire(), lk_lock_release(), lk_read_begin() and
- * lk_read_valid() do, and call them whenever anything is in the way: a waiter, a reader, damage, a lock
- * that goes through the broker, a closed handle, a fork. Both may be mixed at will.
+/* The uncontended paths of lockkeeper.h as inline functions, for programs that lock so often that
+ * a call into a shared library shows. They do what lk_lock_acquire(), lk_lock_release(),
+ * lk_read_begin() and lk_read_valid() do, and call them whenever anything is in the way: a waiter,
+ * a reader, damage, a lock that goes through the broker, a closed handle, a fork. Both may be mixed
+ * at will.
  *
  *     const struct lk_inline *fast = lk_lock_inline(lock, LK_INLINE_LAYOUT);
  *     if (lk_inline_acquire(fast, lock, LK_EXCLUSIVE, LK_WAIT_FOREVER) >= 0) {
@@ -10,9 +11,9 @@
  *         lk_inline_release(fast, lock);
  *     }
  *
- * What is compiled in here is a copy of a part of the lock protocol. A library that has another one says
- * so: lk_lock_inline() gives NULL, with which all of these call the library. So a program that was
- * built against an older header stays correct, and is as fast as without.
+ * What is compiled in here is a copy of a part of the lock protocol. A library that has another
+ * one says so: lk_lock_inline() gives NULL, with which all of these call the library. So a program
+ * that was built against an older header stays correct, and is as fast as without.
  *
  * Threads, fork and errors: as in lockkeeper.h. */
 #ifndef LOCKKEEPER_INLINE_H
@@ -42,8 +43,8 @@ struct lk_inline {
     uint32_t reserved;
 };
 
-/** The view of a lock that the functions below take; NULL if the library that runs has another layout, or
- * for NULL. It belongs to the handle, and lives until its session is closed.
+/** The view of a lock that the functions below take; NULL if the library that runs has another
+ * layout, or for NULL. It belongs to the handle, and lives until its session is closed.
  * @layout: LK_INLINE_LAYOUT */
 LK_API const struct lk_inline *lk_lock_inline(const struct lk_lock *lock, uint32_t layout);
 
@@ -63,7 +64,7 @@ static inline int lk_inline_acquire(const struct lk_inline *fast, struct lk_lock
         uint32_t nobody = 0;
         if (__atomic_compare_exchange_n(&words->word, &nobody, fast->id, 0, __ATOMIC_SEQ_CST,
                                         __ATOMIC_RELAXED)) {
-            /* The owner alone writes the sequence. Odd before anything that is written under the lock:
+            /* The owner alone writes the sequence. Odd before anything is written under the lock:
              * that is how readers, and whoever comes after a death, can tell. */
             uint64_t sequence = __atomic_load_n(&words->sequence, __ATOMIC_RELAXED);
             __atomic_store_n(&words->sequence, sequence + 1 + (sequence & 1), __ATOMIC_RELAXED);
