@@ -72,3 +72,5 @@ REFUSES(with_a_name_that_is_too_long, ledger.segments[0].name_bytes |= 1u << 12)
 REFUSES(with_a_session_without_a_number, ledger.sessions[0].number = 0)
 REFUSES(with_a_command_that_does_not_end,
         memset(ledger.sessions[0].command, 'x', sizeof(ledger.sessions[0].command)))
+REFUSES(with_an_attachment_of_no_session, ledger.attachments[0].session ^= 1u << 9)
+REFUSES(with_an_attachment_of_no_segment, ledger.attachments[0].segment ^= 1u << 9)
