@@ -18,23 +18,6 @@ static struct lkd_ledger_header *header(void)
     return world.ledger;
 }
 
-static bool logged(const char *text)
-{
-    for (size_t i = 0; i < world.record_count; i++)
-        if (world.records[i].effect.kind == LKD_EFFECT_LOG && strstr(world.records[i].detail, text))
-            return true;
-    return false;
-}
-
-static bool was_disconnected(uint64_t session)
-{
-    for (size_t i = 0; i < world.record_count; i++)
-        if (world.records[i].effect.kind == LKD_EFFECT_DISCONNECT &&
-            world.records[i].effect.session == session)
-            return true;
-    return false;
-}
-
 /* The worker dies while it is at a request of the session about the segment; 0: about none. */
 static void die_at(uint64_t session, uint32_t segment)
 {

@@ -45,14 +45,6 @@ static int last_signal(void)
     return effect ? effect->effect.signal : 0;
 }
 
-static bool logged(const char *text)
-{
-    for (size_t i = 0; i < world.record_count; i++)
-        if (world.records[i].effect.kind == LKD_EFFECT_LOG && strstr(world.records[i].detail, text))
-            return true;
-    return false;
-}
-
 static uint64_t value_of(uint64_t session, uint64_t id)
 {
     return reply(session, id)->effect.message.as.result.value;
