@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "broker/core/session.h"
 #include "common/cleanup.h"
 
 TestSuite(core, .init = world_setup, .fini = world_teardown, .timeout = 60);
@@ -77,4 +78,18 @@ Test(core, frees_what_was_on_its_way_out)
     world.core = lkd_core_free(world.core);
     world.in_core = false;
     cr_expect(eq(sz, world_count_memory(), 0));
+}
+
+Test(core, cuts_a_text_that_does_not_fit)
+{
+    char text[LKD_TEXT_BYTES_MAX + 100];
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = 0;
+    uint64_t a = connect_as(1000, 1);
+    world.in_core = true;
+    lkd_refuse(world.core, lkd_session_find(world.core, a), 77, LKI_STATUS_INVALID, "%s", text);
+    world.in_core = false;
+    tick();
+    EXPECT_STATUS(a, 77, LKI_STATUS_INVALID);
+    cr_expect(eq(sz, strlen(detail_of(a, 77)), LKD_TEXT_BYTES_MAX - 1));
 }

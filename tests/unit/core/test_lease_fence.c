@@ -103,3 +103,52 @@ Test(lease_fence, a_native_holder_is_not_fenced)
     cr_expect(logged("not fenced: it locks in shared memory by itself"));
     cr_expect(eq(u32, lki_lock_held_by(&holder.party, 3), LKI_MODE_EXCLUSIVE));
 }
+
+static uint64_t held_ns_of(uint32_t lock)
+{
+    uint64_t id = request_holder(waiter_session, last_opened.segment, lock);
+    return reply(waiter_session, id)->effect.message.as.holder_is.held_ns;
+}
+
+Test(lease_fence, leaves_a_later_hold_of_the_same_place_alone)
+{
+    arrange_strict(LK_EXPIRY_FENCE);
+    struct lki_granted old = granted(holder_session, held);
+    pass(LKI_NS_PER_S);
+    uint64_t later = request_acquire(holder_session, last_opened.segment, 4, LKI_MODE_EXCLUSIVE, 0);
+    EXPECT_STATUS(holder_session, later, LKI_STATUS_OK);
+    uint64_t granted_ns = world.now_ns;
+    pass(LEASE_NS);
+    EXPECT_STATUS(waiter_session, queued, LKI_STATUS_OWNER_DIED);
+    cr_expect(eq(u64, held_ns_of(4), world.now_ns - granted_ns));
+    uint64_t id =
+        request_hold(holder_session, LKI_REQUEST_RELEASE, last_opened.segment, 4, old.attachment);
+    EXPECT_STATUS(holder_session, id, LKI_STATUS_OK);
+}
+
+Test(lease_fence, of_a_hold_before_one_that_was_released)
+{
+    arrange_strict(LK_EXPIRY_FENCE);
+    struct lki_granted old = granted(holder_session, held);
+    request_acquire(holder_session, last_opened.segment, 4, LKI_MODE_EXCLUSIVE, 0);
+    request_hold(holder_session, LKI_REQUEST_RELEASE, last_opened.segment, 4, old.attachment);
+    pass(LEASE_NS + LKI_NS_PER_S);
+    EXPECT_STATUS(waiter_session, queued, LKI_STATUS_OWNER_DIED);
+}
+
+Test(lease_fence, is_told_with_each_request_until_the_release)
+{
+    arrange_strict(LK_EXPIRY_FENCE);
+    struct lki_granted old = granted(holder_session, held);
+    pass(LEASE_NS + LKI_NS_PER_S);
+    static const enum lki_message_type types[] = {LKI_REQUEST_DECLARE, LKI_REQUEST_MARK_CONSISTENT,
+                                                  LKI_REQUEST_DECLARE, LKI_REQUEST_RELEASE};
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        uint64_t id =
+            request_hold(holder_session, types[i], last_opened.segment, 3, old.attachment);
+        EXPECT_STATUS(holder_session, id, LKI_STATUS_STALE);
+    }
+    uint64_t id =
+        request_hold(holder_session, LKI_REQUEST_RELEASE, last_opened.segment, 3, old.attachment);
+    EXPECT_STATUS(holder_session, id, LKI_STATUS_NOT_HOLDER);
+}

@@ -2,6 +2,7 @@
 /* Which hold a lease is about, and whom a complaint can mean. */
 #include "lease_fixture.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 
@@ -272,4 +273,35 @@ Test(lease_hold, that_is_only_reported_makes_room_for_one_that_is_overdue)
                      lki_lock_sequence(&holder.area, LKI_LEASES_MAX));
     pass(LEASE_NS);
     cr_expect(eq(sz, count_logged("holds lock 1024"), 1), "the reported one made room");
+}
+
+Test(lease_hold, that_was_to_be_ended_by_force_keeps_its_room)
+{
+    arrange(LK_EXPIRY_REPORT, 0, BOB);
+    uint64_t root = connect_as(0, 9);
+    uint64_t forced = request_force(root, "~1000/a", 3, "it hangs");
+    tick();
+    signaled(11, SIGTERM, -EPERM);
+    EXPECT_STATUS(root, forced, LKI_STATUS_DENIED);
+    lki_wait_give_up(&waiter.wait);
+
+    uint64_t crowd = connect_as(ALICE, 12), other = connect_as(ALICE, 13);
+    struct lki_message message = open_message("~1000/many", LK_CREATE);
+    message.as.open.lease_ns = LEASE_NS;
+    message.as.open.locks = LKI_LEASES_MAX;
+    struct lki_opened attached =
+        reply(crowd, send_message(crowd, message))->effect.message.as.opened;
+    native_init(&holder, crowd, &attached);
+    attached = opened(other, "many", 0);
+    native_init(&waiter, other, &attached);
+    for (uint32_t lock = 0; lock < LKI_LEASES_MAX; lock++) { /* one more than there is room for */
+        cr_assert(eq(int, native_try(&holder, lock, X), LKI_TAKEN));
+        native_wait(&waiter, lock, X);
+        request_complain(other, waiter.segment, lock, holder.party.id,
+                         lki_lock_sequence(&holder.area, lock));
+        if (lock + 1 < LKI_LEASES_MAX)
+            lki_wait_give_up(&waiter.wait);
+    }
+    pass(LEASE_NS);
+    cr_expect(eq(sz, count_logged("only reported"), 0), "for the last there was none");
 }

@@ -193,3 +193,12 @@ Test(lease_kill, a_forced_release_waits_no_longer_than_the_grace, .init = setup_
     cr_assert(eq(int, last_signal(), SIGTERM));
     cr_expect(eq(u64, lkd_core_deadline_ns(world.core), world.now_ns + 5 * LKI_NS_PER_MS));
 }
+
+Test(lease_kill, a_sigkill_that_is_refused_is_reported)
+{
+    arrange_killed();
+    signaled(11, SIGKILL, -EPERM);
+    cr_expect(logged("not killed: the broker's user may not signal it"));
+    pass(10 * LKI_NS_PER_S);
+    cr_expect(not(logged("STUCK")));
+}
