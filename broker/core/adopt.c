@@ -15,7 +15,6 @@
 #include "broker/core/repair_queue.h"
 #include "broker/core/segment.h"
 #include "broker/core/session.h"
-#include "common/assert.h"
 #include "engine/resume.h"
 
 #define ADOPTED_REPAIR_LOCKS 4096u /* a slice, as in the loop */
@@ -229,8 +228,7 @@ static int adopt_attachments(struct lkd_core *core, enum which which)
             continue;
         struct lkd_session *session = lkd_session_find(core, record->session);
         struct lkd_segment *segment = lkd_registry_find_number(core, record->segment);
-        LKI_ASSERT(session && segment); /* their records outlive it */
-        if (!is_sound_attachment(segment, record))
+        if (!session || !segment || !is_sound_attachment(segment, record))
             return -EPROTO;
         if (!lkd_attachment_adopt(core, session, segment, record))
             return -ENOMEM;

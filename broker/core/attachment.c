@@ -332,8 +332,8 @@ void lkd_attachment_wake(void *user, uint32_t slot, bool brokered)
 {
     struct lkd_segment *segment = user;
     (void)brokered; /* a fact that clients can write; our own record says it better */
-    if (slot == 0 || slot >= segment->slot_capacity || !segment->slots[slot].attachment)
-        return;
+    if (slot >= segment->slot_capacity || !segment->slots[slot].attachment)
+        return; /* nobody has it, whatever stands there; nobody ever has slot 0 */
     struct lkd_attachment *attachment = segment->slots[slot].attachment;
     if (attachment->state != LKD_ATTACHMENT_LIVE)
         return;

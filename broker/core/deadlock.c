@@ -12,6 +12,7 @@
 #include "broker/core/registry.h"
 #include "broker/core/rights.h"
 #include "broker/core/segment.h"
+#include "common/assert.h"
 #include "common/clock.h"
 
 /* Slots looked at in one search: within a millisecond, so that waits made on purpose cannot keep the
@@ -137,8 +138,8 @@ static void say(struct words *words, const char *format, ...)
     int written =
         vsnprintf(words->text + words->used, words->room - words->used, format, arguments);
     va_end(arguments);
-    if (written > 0)
-        words->used += (size_t)written;
+    LKI_ASSERT(written >= 0);
+    words->used += (size_t)written;
     if (words->used >= words->room)
         words->used = words->room - 1;
 }

@@ -18,23 +18,6 @@ static struct lkd_ledger_header *header(void)
     return world.ledger;
 }
 
-static bool logged(const char *text)
-{
-    for (size_t i = 0; i < world.record_count; i++)
-        if (world.records[i].effect.kind == LKD_EFFECT_LOG && strstr(world.records[i].detail, text))
-            return true;
-    return false;
-}
-
-static bool was_disconnected(uint64_t session)
-{
-    for (size_t i = 0; i < world.record_count; i++)
-        if (world.records[i].effect.kind == LKD_EFFECT_DISCONNECT &&
-            world.records[i].effect.session == session)
-            return true;
-    return false;
-}
-
 /* The worker dies while it is at a request of the session about the segment; 0: about none. */
 static void die_at(uint64_t session, uint32_t segment)
 {
@@ -446,4 +429,79 @@ Test(adoption, a_wait_is_not_answered_before_its_request_came_again)
                                                        .mode = LKI_MODE_EXCLUSIVE,
                                                        .deadline_ns = deadline_ns}});
     EXPECT_STATUS(b, id, LKI_STATUS_TIMED_OUT);
+}
+
+Test(adoption, what_comes_twice_after_the_resume_is_heard_once)
+{
+    uint64_t a = connect_as(1000, 1);
+    uint64_t id = request_list(a, LKI_LIST_BROKER, "", 0);
+    const struct lki_message message = {
+        .id = id, .type = LKI_REQUEST_LIST, .as.list = {.what = LKI_LIST_BROKER}};
+    forget_effects();
+    crash();
+    take_over();
+    resume(a);
+    send_again(a, &message);
+    send_again(a, &message); /* it was told twice to repeat */
+    cr_expect(ne(ptr, (void *)reply(a, id), NULL));
+    cr_expect(not(was_disconnected(a)));
+}
+
+/* As above, and the client is at its repeating: an earlier request of it has come again already. */
+Test(adoption, a_wait_is_not_answered_while_earlier_requests_come_again)
+{
+    uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2);
+    struct lki_opened at_a = opened(a, "x", LK_CREATE | LK_STRICT), at_b = opened(b, "x", 0);
+    EXPECT_STATUS(a, request_acquire(a, at_a.segment, 0, X, LKI_TIME_NEVER), LKI_STATUS_OK);
+    uint64_t list = request_list(b, LKI_LIST_BROKER, "", 0);
+    uint64_t deadline_ns = world.now_ns + LKI_NS_PER_MS;
+    uint64_t id = request_acquire(b, at_b.segment, 0, X, deadline_ns);
+    forget_effects();
+    crash();
+    take_over();
+    resume(a);
+    resume(b);
+    send_again(b, &(struct lki_message){
+                      .id = list, .type = LKI_REQUEST_LIST, .as.list = {.what = LKI_LIST_BROKER}});
+    pass(2 * LKI_NS_PER_MS);
+    cr_expect(eq(ptr, (void *)reply(b, id), NULL));
+    send_again(b,
+               &(struct lki_message){
+                   .id = id,
+                   .type = LKI_REQUEST_ACQUIRE,
+                   .as.acquire = {.segment = at_b.segment, .mode = X, .deadline_ns = deadline_ns}});
+    EXPECT_STATUS(b, id, LKI_STATUS_TIMED_OUT);
+}
+
+/* With a segment that its user has left: its account has to be made anew. */
+Test(adoption, a_successor_ends_at_whichever_allocation_fails)
+{
+    uint64_t a = connect_as(1000, 1), b = connect_as(1001, 2);
+    struct lki_opened at = opened(a, "x", LK_CREATE | LK_STRICT);
+    EXPECT_STATUS(a, request_lock_named(a, at.segment, "named"), LKI_STATUS_OK);
+    EXPECT_STATUS(a, request_async(a, at.segment, 3, X, LKI_TIME_NEVER), LKI_STATUS_OK);
+    opened(b, "kept", LK_CREATE | LK_KEEP);
+    request_goodbye(b);
+    work();
+    crash();
+    void *ledger = malloc(world.ledger_bytes);
+    cr_assert(ne(ptr, ledger, NULL));
+    memcpy(ledger, world.ledger, world.ledger_bytes);
+    uint32_t at_allocation = 0, failed = 0;
+    do {
+        cr_assert(lt(u32, at_allocation, 200));
+        world.fails_at = ++at_allocation;
+        world.in_core = true;
+        int r = try_to_take_over();
+        cr_assert(r == 0 || r == -ENOMEM, "%d", r);
+        failed += r < 0;
+        crash();
+        memcpy(world.ledger, ledger, world.ledger_bytes);
+    } while (world.fails_at == 0);
+    world.fails_at = 0;
+    free(ledger);
+    cr_expect(lt(u32, 10, failed));
+    take_over();
+    resume(a);
+    opened(connect_as(1001, 3), "kept", 0);
 }

@@ -46,6 +46,7 @@ struct world {
     bool scarce;          /* a new session may be refused */
     bool deaf;            /* the sockets take no events */
     uint32_t fail_one_in; /* of so many allocations in the core one fails; 0: none */
+    uint32_t fails_at;    /* the so manieth allocation in the core from now fails; 0: none */
     unsigned seed;
     void *areas[4096]; /* by segment number */
     uint64_t area_bytes[4096];
@@ -83,10 +84,10 @@ void grown(uint32_t segment, int result);
 
 /* --- The worker's death --- */
 size_t world_count_memory(void); /* how much of what the core has allocated is not freed */
-void world_free_all(void);   /* what the core has allocated and not freed; crash() does it */
-void crash(void);            /* now, between two events; effects that wait are lost */
-void take_over(void);        /* another worker goes on, after one that was killed */
-void take_over_faulty(void); /* after one that failed by itself */
+void world_free_all(void);       /* what the core has allocated and not freed; crash() does it */
+void crash(void);                /* now, between two events; effects that wait are lost */
+void take_over(void);            /* another worker goes on, after one that was killed */
+void take_over_faulty(void);     /* after one that failed by itself */
 void send_again(uint64_t session, const struct lki_message *message); /* with its id as it is */
 void resume(uint64_t session); /* the session's answer to the last RESUMED */
 void resume_as(uint64_t session, uint32_t number);
@@ -130,6 +131,9 @@ const char *detail_of(uint64_t session, uint64_t id);
 size_t count_effects(enum lkd_effect_kind kind); /* since the last forget_effects() */
 const struct recorded *last_effect(enum lkd_effect_kind kind);
 size_t count_wakes(uint32_t segment, uint32_t slot);
+size_t count_logged(const char *text); /* lines of the log that have it */
+bool logged(const char *text);
+bool was_disconnected(uint64_t session);
 void forget_effects(void);
 
 /* --- A native client --- */
