@@ -364,6 +364,9 @@ static void judge_leak(struct stage *stage, const struct stage_fault *fault)
 
 static void count(struct stage *stage, bool fired)
 {
+    for (int side = 0; side < STAGE_SIDES; side++)
+        for (uint32_t i = 0; i < FAULTS_SITES_MAX; i++)
+            stage->calls[side][i] = atomic_load(&stage->control[side]->sites[i].count);
     const struct stage_outcome *outcome = stage->outcome;
     struct stage_totals *totals = &stage->totals;
     totals->faults += fired;
