@@ -23,10 +23,11 @@ static const uint32_t gate_shut = 0;
 void lki_lock_set_gate(struct lk_lock *lock)
 {
     const struct lk_segment *segment = lock->segment;
-    bool plain = lock->count > 0 && segment->count > 0 && !segment->brokered && !segment->file &&
-                 lock->held_id == 0 && lock->async.request == 0;
+    bool readable = lock->count > 0 && segment->count > 0 && !segment->file;
+    bool plain = readable && !segment->brokered && lock->held_id == 0 && lock->async.request == 0;
     lock->gate = plain ? segment->session->plain : &gate_shut;
-    lock->hot = plain ? &segment->area.hot[lock->index] : NULL;
+    lock->read_gate = readable ? segment->session->alive : &gate_shut;
+    lock->hot = readable ? &segment->area.hot[lock->index] : NULL;
     lock->id = plain ? segment->party.id : 0;
 }
 
@@ -385,9 +386,8 @@ int lk_lock_recovery(struct lk_lock *lock, struct lk_recovery *out)
 
 /* --- Optimistic reads --- */
 
-int lk_read_begin(const struct lk_lock *lock, uint64_t *out_version)
+LKI_NOINLINE static int read_begin_slow(const struct lk_lock *lock, uint64_t *out_version)
 {
-    /* Not the gate: reads need neither write access nor the broker. */
     if (!lock || lock->count == 0 || !*lock->segment->session->alive)
         return lki_lock_check(lock, "read under");
     if (!out_version)
@@ -411,10 +411,30 @@ int lk_read_begin(const struct lk_lock *lock, uint64_t *out_version)
     return lki_fail_hint(-EOWNERDEAD, "take the lock, repair the data, lk_lock_mark_consistent()");
 }
 
+int lk_read_begin(const struct lk_lock *lock, uint64_t *out_version)
+{
+    if (lock && *lock->read_gate && out_version) {
+        uint64_t version = lki_hot_read_begin(lock->hot);
+        if (!(version & 1)) {
+            *out_version = version;
+            return 0;
+        }
+    }
+    return read_begin_slow(lock, out_version);
+}
+
+LKI_NOINLINE static bool read_valid_slow(const struct lk_lock *lock, uint64_t version)
+{
+    return lock->count > 0 && *lock->segment->session->alive &&
+           lki_read_valid(&lock->segment->area, lock->index, version);
+}
+
 bool lk_read_valid(const struct lk_lock *lock, uint64_t version)
 {
-    return lock && lock->count > 0 && *lock->segment->session->alive &&
-           lki_read_valid(&lock->segment->area, lock->index, version);
+    if (!lock)
+        return false;
+    return *lock->read_gate ? lki_hot_read_valid(lock->hot, version)
+                            : read_valid_slow(lock, version);
 }
 
 void lk_read_copy(void *to, const void *from, size_t bytes)

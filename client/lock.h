@@ -18,8 +18,11 @@ struct lk_lock {
      * file that could be truncated) points it to a zero, and a forked child finds its session's
      * page wiped. */
     const uint32_t *gate;
-    struct lki_lock_hot *hot; /* this and the id: while the gate is open, what the party has */
-    uint32_t id;
+    /* The same for optimistic reads, which need neither write access nor the broker: shut by what
+     * closes the lock, by a file and by a fork. */
+    const uint32_t *read_gate;
+    struct lki_lock_hot *hot; /* while one of the gates is open */
+    uint32_t id;              /* while the first one is: the party's */
     uint32_t index;
     struct lki_party *party;
     uint32_t spins; /* how long a native wait spins at first, learned from the last ones */

@@ -154,12 +154,45 @@ static void punish(struct lkd_core *core)
     }
 }
 
+/* --- Records ---
+ *
+ * Nobody but workers writes them, so that these hold unless memory failed. Then nothing may be built
+ * on it: what indexes the areas comes from here. */
+
+static bool is_sound_segment(const struct lkd_core *core, const struct lkd_segment_record *record)
+{
+    return record->number != 0 && !lkd_registry_find_number(core, record->number) &&
+           record->locks >= 1 && record->locks <= LKI_LOCKS_MAX && record->attachments_max >= 1 &&
+           record->attachments_max <= LKI_ATTACHMENTS_MAX &&
+           record->area_bytes == lki_area_bytes(record->locks, record->attachments_max) &&
+           record->name_bytes <= LKI_NAME_BYTES_MAX;
+}
+
+static bool is_sound_session(const struct lkd_core *core, const struct lkd_session_record *record)
+{
+    return record->number != 0 && !lkd_session_find(core, record->number) &&
+           memchr(record->command, 0, sizeof(record->command)) != NULL;
+}
+
+static bool is_sound_attachment(const struct lkd_segment *segment,
+                                const struct lkd_attachment_record *record)
+{
+    uint32_t slot = record->id & LKI_SLOT_MASK, generation = record->id >> LKI_GENERATION_SHIFT;
+    bool acquires = lkd_record_state(&record->stage) != LKD_ACQUIRE_NONE;
+    return slot >= 1 && slot <= segment->attachments_max && slot == record->slot &&
+           generation >= 1 && generation <= LKI_GENERATION_MAX &&
+           (!acquires || (record->lock < segment->locks &&
+                          (record->mode == LKI_MODE_SHARED || record->mode == LKI_MODE_EXCLUSIVE)));
+}
+
 /* --- Segments and sessions --- */
 
 int lkd_core_adopt_segment(struct lkd_core *core, const struct lkd_left_segment *left,
                            void *area_base)
 {
     struct lkd_segment *segment;
+    if (!is_sound_segment(core, left->record))
+        return -EPROTO;
     int r = lkd_segment_adopt(core, left->record, area_base, &segment);
     if (r == 0 && !segment->quarantined)
         lkd_lock_names_adopt(core, segment);
@@ -169,6 +202,8 @@ int lkd_core_adopt_segment(struct lkd_core *core, const struct lkd_left_segment 
 int lkd_core_adopt_session(struct lkd_core *core, const struct lkd_left_session *left,
                            const struct lkd_peer *peer, uint64_t *out_session)
 {
+    if (!is_sound_session(core, left->record))
+        return -EPROTO;
     const struct lkd_session *session = lkd_session_adopt(core, left->record, peer);
     if (!session)
         return -ENOMEM;
@@ -195,6 +230,8 @@ static int adopt_attachments(struct lkd_core *core, enum which which)
         struct lkd_session *session = lkd_session_find(core, record->session);
         struct lkd_segment *segment = lkd_registry_find_number(core, record->segment);
         LKI_ASSERT(session && segment); /* their records outlive it */
+        if (!is_sound_attachment(segment, record))
+            return -EPROTO;
         if (!lkd_attachment_adopt(core, session, segment, record))
             return -ENOMEM;
     }
@@ -227,9 +264,13 @@ int lkd_core_adopt(struct lkd_core *core, uint64_t now_ns)
     struct lkd_segment *segment, *next_segment;
     struct lkd_session *session, *next_session;
 
-    if (charge_segments(core) < 0 || adopt_attachments(core, MAINS) < 0 ||
-        adopt_attachments(core, EXTRAS) < 0)
-        return -ENOMEM;
+    int r = charge_segments(core);
+    if (r == 0)
+        r = adopt_attachments(core, MAINS);
+    if (r == 0)
+        r = adopt_attachments(core, EXTRAS);
+    if (r < 0)
+        return r;
     punish(core);
     HASH_ITER(by_number, core->sessions, session, next_session)
     {

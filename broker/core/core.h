@@ -257,7 +257,8 @@ struct lkd_left_segment {
 bool lkd_core_next_left_segment(const struct lkd_core *core, uint32_t *cursor,
                                 struct lkd_left_segment *out);
 
-/* area_base: mapped, as in lkd_segment_made. Returns 0 or -ENOMEM. */
+/* area_base: mapped, as in lkd_segment_made. Returns 0, -ENOMEM, or -EPROTO: no worker wrote such a
+ * record. */
 int lkd_core_adopt_segment(struct lkd_core *core, const struct lkd_left_segment *left,
                            void *area_base);
 
@@ -273,12 +274,12 @@ struct lkd_left_session {
 bool lkd_core_next_left_session(struct lkd_core *core, uint32_t *cursor,
                                 struct lkd_left_session *out);
 
-/* The number stays. peer: process and groups count, the rest is known. Returns 0 or -ENOMEM. */
+/* The number stays. peer: process and groups count, the rest is known. Returns as above. */
 int lkd_core_adopt_session(struct lkd_core *core, const struct lkd_left_session *left,
                            const struct lkd_peer *peer, uint64_t *out_session);
 
 /* All has been given back: attachments, waits and repairs go on where they were, everybody who waits
- * is woken, connected sessions get RESUMED. Returns 0 or -ENOMEM. */
+ * is woken, connected sessions get RESUMED. Returns as above. */
 int lkd_core_adopt(struct lkd_core *core, uint64_t now_ns);
 
 /* --- Queries --- */

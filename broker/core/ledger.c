@@ -95,6 +95,13 @@ void lkd_ledger_peek(struct lkd_ledger *ledger, void *base, const struct lkd_lim
     locate(ledger, base, &shape);
 }
 
+/* No worker writes more: memory that says otherwise is not what a worker left. */
+static bool is_within(const _Atomic uint32_t *used, uint32_t max)
+{
+    /* relaxed: written by a worker that has ended */
+    return atomic_load_explicit(used, memory_order_relaxed) <= max;
+}
+
 int lkd_ledger_view(struct lkd_ledger *ledger, void *base, const struct lkd_limits *limits)
 {
     const struct shape shape = shape_of(limits);
@@ -110,7 +117,10 @@ int lkd_ledger_view(struct lkd_ledger *ledger, void *base, const struct lkd_limi
         return 0;
     }
     if (version != LKD_LEDGER_VERSION || header->sessions_max != shape.sessions ||
-        header->segments_max != shape.segments || header->attachments_max != shape.attachments)
+        header->segments_max != shape.segments || header->attachments_max != shape.attachments ||
+        !is_within(&header->sessions_used, shape.sessions) ||
+        !is_within(&header->segments_used, shape.segments) ||
+        !is_within(&header->attachments_used, shape.attachments))
         return -EPROTO;
     REBUILD(ledger, sessions, free_session);
     REBUILD(ledger, segments, free_segment);

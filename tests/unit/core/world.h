@@ -82,6 +82,7 @@ void made(uint32_t segment, int result);
 void grown(uint32_t segment, int result);
 
 /* --- The worker's death --- */
+size_t world_count_memory(void); /* how much of what the core has allocated is not freed */
 void world_free_all(void);   /* what the core has allocated and not freed; crash() does it */
 void crash(void);            /* now, between two events; effects that wait are lost */
 void take_over(void);        /* another worker goes on, after one that was killed */

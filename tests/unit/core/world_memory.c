@@ -83,6 +83,14 @@ static void forget(const void *memory)
     }
 }
 
+size_t world_count_memory(void)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < heap.capacity; i++)
+        count += heap.entries[i] && heap.entries[i] != GONE;
+    return count;
+}
+
 void world_free_all(void)
 {
     for (size_t i = 0; i < heap.capacity; i++)
