@@ -102,6 +102,8 @@ void world_free_all(void)
 
 static bool runs_out(void)
 {
+    if (world.in_core && world.fails_at > 0 && --world.fails_at == 0)
+        return true;
     if (!world.in_core || world.fail_one_in == 0)
         return false;
     return (uint32_t)rand_r(&world.seed) % world.fail_one_in == 0;
