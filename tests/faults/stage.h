@@ -57,6 +57,8 @@ struct stage {
     int64_t blocks;       /* of the worker at rest */
     pid_t worker;
     uint64_t serial; /* of stories */
+    uint64_t calls[STAGE_SIDES]
+                  [FAULTS_SITES_MAX]; /* that the last fault's story made from each site */
     bool verbose;
     const char *what; /* of the fault at hand, for messages */
 };
