@@ -33,13 +33,14 @@ static int open_segment(struct lk_session *session, struct lk_segment **out_segm
     return r;
 }
 
+static struct lk_session *opened; /* closed when nobody measures any more */
+
 static int open_lockkeeper(const char *socket_path, unsigned char *out_first_byte)
 {
     struct lk_session_options options = {.size = sizeof(options), .flags = LK_NO_AUTOSTART};
-    struct lk_session *session;
     struct lk_segment *segment;
-    int r = lk_session_open(socket_path, &options, &session);
-    return r < 0 ? r : open_segment(session, &segment, out_first_byte);
+    int r = lk_session_open(socket_path, &options, &opened);
+    return r < 0 ? r : open_segment(opened, &segment, out_first_byte);
 }
 
 static int open_bare(const char *socket_path, unsigned char *out_first_byte)
@@ -84,6 +85,7 @@ int bench_open_child(const char *kind, const char *place)
     uint64_t start_ns = lki_clock_now_ns();
     int r = ways[way].open(place, &first_byte);
     uint64_t took_ns = lki_clock_now_ns() - start_ns;
+    opened = lk_session_close(opened);
     if (r < 0) {
         fprintf(stderr, "lockkeeper-bench: %s: %s\n", ways[way].name,
                 way == OURS ? lk_last_error() : strerror(-r));
