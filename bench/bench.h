@@ -110,6 +110,9 @@ pid_t bench_exec(const struct bench *bench, char *const *arguments, const char *
 void bench_reap(pid_t pid);
 void bench_kill(pid_t pid);
 
+/* Sleeps until somebody kills this process. */
+int bench_stay(void) __attribute__((noreturn));
+
 /* Pins the calling process to one of the processors that it may use, modulo their number. */
 void bench_pin(unsigned processor);
 void bench_unpin(void);

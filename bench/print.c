@@ -41,27 +41,39 @@ struct cell {
     char text[40];
 };
 
-/* Three or four digits that mean something, whatever the size. */
-static struct cell value_text(double value)
+/* Three digits that mean something, whatever the size. */
+static struct cell value_text(const struct bench_group *group, double value)
 {
+    static const char *const times[] = {"ns", "us", "ms", "s"};
+    static const char *const counts[] = {"", "k", "M", "G"};
+    bool is_time = strcmp(group->unit, "ns") == 0;
     struct cell cell;
-    double size = fabs(value);
-    if (size >= 1e7)
-        snprintf(cell.text, sizeof(cell.text), "%.1fM", value / 1e6);
-    else if (size >= 1e6)
-        snprintf(cell.text, sizeof(cell.text), "%.2fM", value / 1e6);
-    else if (size >= 1e4)
-        snprintf(cell.text, sizeof(cell.text), "%.1fk", value / 1e3);
-    else if (size >= 100)
-        snprintf(cell.text, sizeof(cell.text), "%.0f", value);
-    else
-        snprintf(cell.text, sizeof(cell.text), size >= 10 ? "%.1f" : "%.2f", value);
+    unsigned power = 0;
+    while (fabs(value) >= 999.5 && power < 3) {
+        value /= 1000;
+        power++;
+    }
+    int digits = fabs(value) >= 99.95 ? 0 : fabs(value) >= 9.995 ? 1 : 2;
+    snprintf(cell.text, sizeof(cell.text), "%.*f%s%s", digits, value, is_time ? " " : "",
+             is_time ? times[power] : counts[power]);
     return cell;
 }
 
-static void print_goal(FILE *out, const struct bench_group *group, double goal, bool met)
+/* Behind the name: nothing for times, which have theirs at each figure. */
+static const char *unit_text(const struct bench_group *group)
 {
-    fprintf(out, ", goal %s %g: %s", group->better == BENCH_LESS ? "at most" : "at least", goal,
+    return strcmp(group->unit, "ns") == 0 ? "" : strcmp(group->unit, "1") == 0 ? "" : group->unit;
+}
+
+static void print_head(FILE *out, const struct bench_group *group, const char *name)
+{
+    fprintf(out, "\n%s (%s%s%zu round%s", name, unit_text(group), *unit_text(group) ? ", " : "",
+            group->rounds, group->rounds == 1 ? "" : "s");
+}
+
+static void print_goal(FILE *out, const struct bench_group *group, const char *goal, bool met)
+{
+    fprintf(out, ", goal %s %s: %s", group->better == BENCH_LESS ? "at most" : "at least", goal,
             met ? "met" : "MISSED");
 }
 
@@ -77,13 +89,16 @@ static void print_comparisons(FILE *out, const struct bench_group *group, size_t
             continue;
         fprintf(out, "%s%.2f of '%s'", before, summary.ratios[c],
                 group->series[comparison->base].name);
+        char goal[24];
+        snprintf(goal, sizeof(goal), "%g", comparison->goal);
         if (comparison->goal > 0)
-            print_goal(out, group, comparison->goal, bench_series_meets(group, index, c));
+            print_goal(out, group, goal, bench_series_meets(group, index, c));
         before = "; ";
     }
     if (series->bound > 0) {
-        fprintf(out, "%s%s %s", before, value_text(summary.median).text, group->unit);
-        print_goal(out, group, series->bound, bench_series_in_bound(group, index));
+        fprintf(out, "%s%s", before, value_text(group, summary.median).text);
+        print_goal(out, group, value_text(group, series->bound).text,
+                   bench_series_in_bound(group, index));
     }
 }
 
@@ -92,20 +107,19 @@ static void print_group(FILE *out, const struct bench_group *group)
     bool curves = false;
     for (size_t i = 0; i < group->series_count; i++)
         curves = curves || group->series[i].curve;
-    fprintf(out, "\n%s (%s, %zu round%s)\n", group->name, group->unit, group->rounds,
-            group->rounds == 1 ? "" : "s");
-    fprintf(out, "  %-*s %10s %10s %10s", NAME_WIDTH, "", "median", "lowest", "highest");
+    print_head(out, group, group->name);
+    fprintf(out, ")\n  %-*s %10s %10s %10s", NAME_WIDTH, "", "median", "lowest", "highest");
     fprintf(out, curves ? " %10s %10s\n" : "\n", "p99", "p99.9");
     for (size_t i = 0; i < group->series_count; i++) {
         const struct bench_series *series = &group->series[i];
         struct bench_summary summary = bench_summarise(group, i);
         fprintf(out, "  %-*s %10s %10s %10s", NAME_WIDTH, series->name,
-                value_text(summary.median).text, value_text(summary.low).text,
-                value_text(summary.high).text);
+                value_text(group, summary.median).text, value_text(group, summary.low).text,
+                value_text(group, summary.high).text);
         if (series->curve)
             fprintf(out, " %10s %10s",
-                    value_text(bench_histogram_quantile(series->curve, 0.99)).text,
-                    value_text(bench_histogram_quantile(series->curve, 0.999)).text);
+                    value_text(group, bench_histogram_quantile(series->curve, 0.99)).text,
+                    value_text(group, bench_histogram_quantile(series->curve, 0.999)).text);
         else if (curves)
             fprintf(out, " %10s %10s", "", "");
         print_comparisons(out, group, i, false, "  ");
@@ -135,12 +149,12 @@ static bool is_first_of_family(const struct bench_report *report, size_t index)
 static void print_family(FILE *out, const struct bench_group *const *members, size_t count)
 {
     const struct bench_group *first = members[0];
-    fprintf(out, "\n%s (%s, %zu round%s: median, lowest-highest)\n  %-*s", first->family,
-            first->unit, first->rounds, first->rounds == 1 ? "" : "s", NAME_WIDTH - 12, "");
+    print_head(out, first, first->family);
+    fprintf(out, ": median, lowest - highest)\n  %-*s", NAME_WIDTH - 12, "");
     for (size_t g = 0; g < count; g++) {
         char head[48];
         snprintf(head, sizeof(head), "%g %s", members[g]->x, members[g]->x_name);
-        fprintf(out, " %24s", head);
+        fprintf(out, " %28s", head);
     }
     fputc('\n', out);
     for (size_t i = 0; i < first->series_count; i++) {
@@ -148,9 +162,9 @@ static void print_family(FILE *out, const struct bench_group *const *members, si
         for (size_t g = 0; g < count; g++) {
             struct bench_summary summary = bench_summarise(members[g], i);
             char range[96];
-            snprintf(range, sizeof(range), "%s-%s", value_text(summary.low).text,
-                     value_text(summary.high).text);
-            fprintf(out, " %8s %15s", value_text(summary.median).text, range);
+            snprintf(range, sizeof(range), "%s - %s", value_text(first, summary.low).text,
+                     value_text(first, summary.high).text);
+            fprintf(out, " %8s %19s", value_text(first, summary.median).text, range);
         }
         fputc('\n', out);
     }

@@ -80,6 +80,12 @@ void bench_kill(pid_t pid)
     waitpid(pid, NULL, 0);
 }
 
+int bench_stay(void)
+{
+    for (;;)
+        pause();
+}
+
 static cpu_set_t usable;
 static bool usable_known;
 
