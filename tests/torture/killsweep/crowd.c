@@ -312,6 +312,20 @@ bool crowd_is_cued(const struct crowd *crowd)
            waiters_of(crowd->segments[holder->kind]) > atomic_load(&crowd->shared->fellows);
 }
 
+bool crowd_await_fellows(struct crowd *crowd, enum crowd_kind kind)
+{
+    uint64_t deadline_ns = lki_clock_now_ns() + crowd->stuck_ns;
+    while (waiters_of(crowd->segments[kind]) > atomic_load(&crowd->shared->fellows)) {
+        if (lki_clock_now_ns() > deadline_ns) {
+            crowd_violation(crowd, "stuck: the wait of the dead one stays");
+            show(crowd);
+            return false;
+        }
+        test_sleep_ns(SHORT_NS);
+    }
+    return true;
+}
+
 bool crowd_await_all(struct crowd *crowd)
 {
     uint64_t deadline_ns = lki_clock_now_ns() + crowd->stuck_ns;

@@ -112,6 +112,8 @@ void crowd_end(struct crowd *crowd);
 bool crowd_is_done(const struct crowd *crowd, unsigned actor);
 /* The first actor, with CROWD_AT_WAIT, has released the lock, or is about to. */
 bool crowd_is_cued(const struct crowd *crowd);
+/* Nobody but actors waits. False: stuck. */
+bool crowd_await_fellows(struct crowd *crowd, enum crowd_kind kind);
 /* Every actor has ended its part. False: somebody is stuck, and what there is to see was printed. */
 bool crowd_await_all(struct crowd *crowd);
 
