@@ -20,6 +20,7 @@ struct bench_group *bench_group_add(struct bench_report *report, const char *uni
         bench_fail("no memory");
     report->groups = groups;
     report->groups[report->count++] = group;
+    group->case_name = report->case_name;
     group->unit = unit;
     group->better = better;
     group->rounds = rounds;

@@ -46,11 +46,13 @@ struct bench_series {
 };
 
 struct bench_group {
+    const char *case_name;
     char name[80];
-    char family[80];    /* empty: none */
-    const char *x_name; /* of a family: what differs ... */
-    double x;           /* ... and how much of it this is */
-    const char *unit;   /* "ns", "1/s", ... */
+    char family[80];        /* empty: none */
+    const char *curve_name; /* what the series' curves are of; NULL: of what the name says */
+    const char *x_name;     /* of a family: what differs ... */
+    double x;               /* ... and how much of it this is */
+    const char *unit;       /* "ns", "1/s", ... */
     enum bench_better better;
     size_t rounds;
     size_t series_count;
@@ -60,6 +62,7 @@ struct bench_group {
 struct bench_report {
     struct bench_group **groups; /* owned */
     size_t count;
+    const char *case_name; /* whose groups are added now */
 };
 
 struct bench_summary {

@@ -265,7 +265,7 @@ static void measure(struct bench *bench, struct bench_report *report)
     for (size_t i = 0; bench_cases[i].name; i++) {
         if (!chosen[i])
             continue;
-        bench->case_name = bench_cases[i].name;
+        bench->case_name = report->case_name = bench_cases[i].name;
         bench->weight_here = bench_cases[i].weight;
         bench_cases[i].run(bench, report);
         bench->weight_done += bench->weight_here;

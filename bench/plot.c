@@ -86,23 +86,25 @@ static double place_y(const struct chart *chart, double value)
     return place(&chart->y, value, HEIGHT - BOTTOM, TOP);
 }
 
-static void tick_text(char *out, size_t capacity, double value)
+/* Times with their units, other figures in thousands. */
+static void tick_text(char *out, size_t capacity, const struct axis *axis, double value)
 {
-    if (value >= 1e9)
-        snprintf(out, capacity, "%gG", value / 1e9);
-    else if (value >= 1e6)
-        snprintf(out, capacity, "%gM", value / 1e6);
-    else if (value >= 1e3)
-        snprintf(out, capacity, "%gk", value / 1e3);
-    else
-        snprintf(out, capacity, "%g", value);
+    static const char *const times[] = {" ns", " us", " ms", " s"};
+    static const char *const counts[] = {"", "k", "M", "G"};
+    bool is_time = strcmp(axis->name, "ns") == 0;
+    unsigned power = 0;
+    while (value >= 1000 && power < 3) {
+        value /= 1000;
+        power++;
+    }
+    snprintf(out, capacity, "%g%s", value, (is_time ? times : counts)[power]);
 }
 
 static void put_y_tick(FILE *out, const struct chart *chart, double value)
 {
     char text[32];
     double y = place_y(chart, value);
-    tick_text(text, sizeof(text), value);
+    tick_text(text, sizeof(text), &chart->y, value);
     fprintf(out, "<path class=\"grid\" d=\"M%.1f %.1fH%.1f\"/>\n", LEFT, y, WIDTH - RIGHT);
     put_label(out, LEFT - 8, y + 4, "end", "", text);
 }
@@ -121,7 +123,10 @@ static void put_y_axis(FILE *out, const struct chart *chart)
     }
     char more[80];
     snprintf(more, sizeof(more), " transform=\"rotate(-90 18 %.1f)\"", HEIGHT / 2);
-    put_label(out, 18, HEIGHT / 2, "middle", more, chart->y.name);
+    put_label(out, 18, HEIGHT / 2, "middle", more,
+              strcmp(chart->y.name, "ns") == 0  ? "time"
+              : strcmp(chart->y.name, "1") == 0 ? ""
+                                                : chart->y.name);
 }
 
 /* At each value that a line has a point at; of percentiles at round ones. */
@@ -137,7 +142,7 @@ static void put_x_axis(FILE *out, const struct chart *chart, bool percentiles)
                       parts[i].text);
     for (size_t i = 0; i < chart->lines[0].points && !percentiles; i++) {
         char text[32];
-        tick_text(text, sizeof(text), chart->lines[0].x[i]);
+        tick_text(text, sizeof(text), &chart->x, chart->lines[0].x[i]);
         put_label(out, place_x(chart, chart->lines[0].x[i]), HEIGHT - BOTTOM + 20, "middle", "",
                   text);
     }
@@ -151,11 +156,12 @@ static void put_line(FILE *out, const struct chart *chart, size_t index)
                        : index >= COLOURS   ? " stroke-dasharray=\"7 4\""
                                             : "";
     double y = TOP + 8 + 18 * (double)index;
-    fprintf(out, "<path class=\"line\" stroke=\"%s\"%s d=\"M", colours[index % COLOURS], dash);
+    const char *kind = strncmp(line->name, "lockkeeper", 10) == 0 ? "line ours" : "line";
+    fprintf(out, "<path class=\"%s\" stroke=\"%s\"%s d=\"M", kind, colours[index % COLOURS], dash);
     for (size_t i = 0; i < line->points; i++)
         fprintf(out, "%s%.1f %.1f", i ? "L" : "", place_x(chart, line->x[i]),
                 place_y(chart, line->y[i]));
-    fprintf(out, "\"/>\n<path class=\"line\" stroke=\"%s\"%s d=\"M%.1f %.1fh24\"/>\n",
+    fprintf(out, "\"/>\n<path class=\"%s\" stroke=\"%s\"%s d=\"M%.1f %.1fh24\"/>\n", kind,
             colours[index % COLOURS], dash, WIDTH - RIGHT + 16, y);
     put_label(out, WIDTH - RIGHT + 46, y + 4, "start", "", line->name);
 }
@@ -165,7 +171,8 @@ static void put_chart(FILE *out, const struct chart *chart, bool percentiles)
     fprintf(out,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" "
             "viewBox=\"0 0 %.0f %.0f\" font-family=\"sans-serif\" font-size=\"12\">\n"
-            "<style>.grid{stroke:#dee2e6}.line{fill:none;stroke-width:2}text{fill:#212529}"
+            "<style>.grid{stroke:#dee2e6}.line{fill:none;stroke-width:1.5}.ours{stroke-width:3.5}"
+            "text{fill:#212529}"
             "</style>\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n",
             WIDTH, HEIGHT, WIDTH, HEIGHT);
     put_label(out, LEFT, 26, "start", " font-size=\"15\" font-weight=\"bold\"", chart->title);
@@ -252,7 +259,11 @@ static int plot_curves(const char *directory, const struct bench_group *group)
 {
     static struct chart chart;
     char title[96];
-    snprintf(title, sizeof(title), "%s: percentiles", group->name);
+    if (group->curve_name)
+        snprintf(title, sizeof(title), "%s, %g %s, percentiles", group->curve_name, group->x,
+                 group->x_name);
+    else
+        snprintf(title, sizeof(title), "%s, percentiles", group->name);
     chart = (struct chart){.title = title,
                            .x = {.name = "part of all", .log = true, .low = 1, .high = 2},
                            .y = {.name = "ns"}};

@@ -247,9 +247,10 @@ static json_t *group_json(const struct bench_group *group)
     json_t *series = json_array();
     for (size_t i = 0; i < group->series_count; i++)
         json_array_append_new(series, series_json(group, i));
-    json_t *object = json_pack("{s:s, s:s, s:s, s:I, s:o}", "name", group->name, "unit",
-                               group->unit, "better", group->better == BENCH_LESS ? "less" : "more",
-                               "rounds", (json_int_t)group->rounds, "series", series);
+    json_t *object =
+        json_pack("{s:s, s:s, s:s, s:s, s:I, s:o}", "case", group->case_name, "name", group->name,
+                  "unit", group->unit, "better", group->better == BENCH_LESS ? "less" : "more",
+                  "rounds", (json_int_t)group->rounds, "series", series);
     if (*group->family) {
         json_object_set_new(object, "family", json_string(group->family));
         json_object_set_new(object, group->x_name, json_real(group->x));

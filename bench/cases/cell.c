@@ -62,8 +62,7 @@ static int hammer(void *arg)
 
     bench_gate_enter(&cell->gate);
     uint64_t last = bench_ticks();
-    /* Relaxed: nothing is read because of it. */
-    while (!atomic_load_explicit(&cell->gate.stop, memory_order_relaxed)) {
+    do {
         enum bench_mode mode = BENCH_SHARED;
         if (until_write > 0 && --until_write == 0) {
             mode = BENCH_EXCLUSIVE;
@@ -80,7 +79,8 @@ static int hammer(void *arg)
         if (waited_ns > worker->worst_ns)
             worker->worst_ns = waited_ns;
         bench_histogram_add(&worker->waits, waited_ns);
-    }
+        /* Relaxed: nothing is read because of it. */
+    } while (!atomic_load_explicit(&cell->gate.stop, memory_order_relaxed));
     if (peer->leave)
         peer->leave(handle);
     return 0;

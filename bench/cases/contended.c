@@ -53,6 +53,7 @@ static void add_crowd(const struct bench *bench, struct bench_report *report, un
             if (takes_part(bench->peers[i]))
                 bench_series_add(groups[figure], bench->peers[i]->name);
     }
+    groups[WORST]->curve_name = "contended: waits";
     if (crowd <= 8)
         set_goals(groups);
 }
