@@ -222,8 +222,11 @@ void faults_count_jobs(int change)
 
 void faults_note_idle(bool idle)
 {
-    if (control != NULL && own_role(own_pid()) == FAULTS_CHILD)
-        atomic_store(&control->idle, idle && jobs == 0);
+    if (control == NULL || own_role(own_pid()) != FAULTS_CHILD)
+        return;
+    if (idle)
+        (void)atomic_fetch_add(&control->rests, 1);
+    atomic_store(&control->idle, idle && jobs == 0);
 }
 
 void *faults_next(const char *name)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "tests/faults/stage.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -110,34 +111,68 @@ static pid_t worker_of(const struct stage *stage)
     return test_broker_worker(&stage->broker);
 }
 
-static int64_t worker_blocks(const struct stage *stage)
+/* Counts the daemon's descriptors and names them in one line, for who has to find the one that is too
+ * much. */
+static unsigned list_descriptors(pid_t pid, char *out, size_t bytes)
 {
-    return atomic_load(&stage->control[STAGE_BROKER]->heap[FAULTS_CHILD].blocks);
+    char path[64];
+    size_t used = 0;
+    unsigned count = 0;
+    (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    DIR *table = opendir(path);
+    test_check(table != NULL, "opendir %s", path);
+    out[0] = '\0';
+    for (struct dirent *entry; (entry = readdir(table)) != NULL;) {
+        char target[96] = "";
+        if (entry->d_name[0] == '.')
+            continue;
+        (void)!readlinkat(dirfd(table), entry->d_name, target, sizeof(target) - 1);
+        int length = snprintf(out + used, bytes - used, "%s=%s ", entry->d_name, target);
+        used += (size_t)length < bytes - used ? (size_t)length : bytes - used - 1;
+        count++;
+    }
+    (void)closedir(table);
+    return count;
 }
 
-/* The worker answers the innocent client behind everything that was closed before, and then it waits
- * for events, with nothing left to do for itself or for its helpers. What timers will do is not
- * waited for: without a fault there are none. */
-static bool settle(const struct stage *stage)
+/* Counts while the worker waits for events, and nothing is left to do for it or for its helpers. It
+ * has descriptors and memory for a moment even when nobody asks for anything: the innocent client's
+ * waiter has it look at a process in /proc, four times a second. */
+static struct stage_rest look(const struct stage *stage)
 {
     const struct faults_control *control = stage->control[STAGE_BROKER];
     uint64_t deadline_ns = lki_clock_now_ns() + STUCK_NS;
-    innocent_take_turn(&stage->innocent);
-    while (!atomic_load(&control->idle)) {
-        if (lki_clock_now_ns() > deadline_ns)
-            return false;
+    struct stage_rest rest;
+    for (;;) {
+        uint32_t rests = atomic_load(&control->rests);
+        bool idle = atomic_load(&control->idle);
+        rest.descriptors = list_descriptors(stage->broker.pid, rest.listed, sizeof(rest.listed));
+        rest.blocks = atomic_load(&control->heap[FAULTS_CHILD].blocks);
+        if (idle && atomic_load(&control->idle) && atomic_load(&control->rests) == rests)
+            return rest;
+        test_check(lki_clock_now_ns() < deadline_ns, "the worker never has nothing to do");
         test_sleep_ns(LKI_NS_PER_MS / 20);
     }
-    return true;
+}
+
+/* The same when the worker has heard of everything that was closed before: it answers the innocent
+ * client behind that. Only what a timer has to do may still be missing, after a fault. */
+static struct stage_rest settle(const struct stage *stage)
+{
+    innocent_take_turn(&stage->innocent);
+    return look(stage);
+}
+
+static bool is_same(const struct stage_rest *rest, const struct stage_rest *other)
+{
+    return rest->descriptors == other->descriptors && rest->blocks == other->blocks;
 }
 
 /* What is there now is what there has to be after each story. */
 static void note_rest(struct stage *stage)
 {
-    (void)settle(stage);
+    stage->rest = settle(stage);
     stage->worker = worker_of(stage);
-    stage->descriptors = test_process_descriptors(stage->broker.pid);
-    stage->blocks = worker_blocks(stage);
 }
 
 void stage_open(struct stage *stage, struct faults_control *client)
@@ -264,22 +299,16 @@ static void judge_innocent(struct stage *stage, const struct stage_fault *fault)
     innocent_start(&stage->innocent, stage->socket_path);
 }
 
-/* Whether the daemon has let go of everything of the story. */
-static bool is_at_rest(const struct stage *stage)
-{
-    return test_process_descriptors(stage->broker.pid) == stage->descriptors &&
-           worker_blocks(stage) == stage->blocks;
-}
-
+/* Whether the daemon lets go of everything of the story. */
 static bool comes_to_rest(const struct stage *stage)
 {
     uint64_t deadline_ns = lki_clock_now_ns() + REST_NS;
-    if (!is_at_rest(stage))
-        (void)settle(stage);
-    while (!is_at_rest(stage)) { /* a timer may have to come, or the keeper */
+    struct stage_rest rest = settle(stage);
+    while (!is_same(&rest, &stage->rest)) { /* a timer may have to come */
         if (lki_clock_now_ns() > deadline_ns)
             return false;
         test_sleep_ns(LKI_NS_PER_MS / 5);
+        rest = look(stage);
     }
     return true;
 }
@@ -316,7 +345,8 @@ static bool tell(struct stage *stage, const struct stage_fault *fault)
     return fired;
 }
 
-/* Lets a new worker run in, so that it is at rest when it has nothing to do. */
+/* Lets a new worker run in, by a story without a fault: it makes what a worker makes once and keeps.
+ * Then it has as many descriptors as the one before. */
 static void accept_worker(struct stage *stage, const struct stage_fault *fault)
 {
     if (!fault->takeover) {
@@ -324,41 +354,38 @@ static void accept_worker(struct stage *stage, const struct stage_fault *fault)
         if (!may_end_worker(stage, fault))
             violate(stage, fault, "a worker ended of it");
     }
-    unsigned descriptors = stage->descriptors;
-    (void)settle(stage); /* who is taken over may have been counted before */
-    uint64_t deadline_ns = lki_clock_now_ns() + REST_NS;
-    while (test_process_descriptors(stage->broker.pid) != descriptors &&
-           lki_clock_now_ns() < deadline_ns)
-        test_sleep_ns(LKI_NS_PER_MS);
-    unsigned now = test_process_descriptors(stage->broker.pid);
-    if (now != descriptors) {
-        violate(stage, fault, "the daemon has %u descriptors, and had %u before its worker ended",
-                now, descriptors);
-        test_process_show_descriptors(stage->broker.pid);
-    }
-    /* One story without a fault: it makes what a worker makes once and keeps, as its threads. */
     (void)tell(stage, &(struct stage_fault){.call = FAULTS_CALLS});
-    note_rest(stage);
+    uint64_t deadline_ns = lki_clock_now_ns() + REST_NS;
+    struct stage_rest rest = settle(stage);
+    while (rest.descriptors != stage->rest.descriptors && lki_clock_now_ns() < deadline_ns) {
+        test_sleep_ns(LKI_NS_PER_MS);
+        rest = look(stage);
+    }
+    if (rest.descriptors != stage->rest.descriptors) {
+        violate(stage, fault, "the daemon has %u descriptors, and had %u before its worker ended",
+                rest.descriptors, stage->rest.descriptors);
+        printf("before: %s\nnow:    %s\n", stage->rest.listed, rest.listed);
+    }
+    stage->rest = rest;
+    stage->worker = worker_of(stage);
 }
 
 /* Whether the same fault, again and again, leaves more each time. */
 static void judge_leak(struct stage *stage, const struct stage_fault *fault)
 {
-    unsigned first = test_process_descriptors(stage->broker.pid);
-    int64_t first_blocks = worker_blocks(stage);
+    struct stage_rest first = settle(stage);
     for (int i = 0; i < REPEATS; i++) {
         (void)tell(stage, fault);
         (void)comes_to_rest(stage);
     }
-    unsigned last = test_process_descriptors(stage->broker.pid);
-    int64_t last_blocks = worker_blocks(stage);
+    struct stage_rest last = settle(stage);
     bool same_worker = worker_of(stage) == stage->worker;
-    if (last >= first + REPEATS)
-        violate(stage, fault, "the daemon keeps descriptors: %u, and %u after %d times more", first,
-                last, REPEATS);
-    else if (same_worker && last_blocks >= first_blocks + REPEATS)
+    if (last.descriptors >= first.descriptors + REPEATS)
+        violate(stage, fault, "the daemon keeps descriptors: %u, and %u after %d times more",
+                first.descriptors, last.descriptors, REPEATS);
+    else if (same_worker && last.blocks >= first.blocks + REPEATS)
         violate(stage, fault, "the worker keeps memory: %lld blocks, and %lld after %d times more",
-                (long long)first_blocks, (long long)last_blocks, REPEATS);
+                (long long)first.blocks, (long long)last.blocks, REPEATS);
     note_rest(stage);
 }
 
