@@ -6,6 +6,7 @@
 
 #include "bench/bench.h"
 #include "common/clock.h"
+#include "engine/fence.h"
 
 #define BYTES_MAX 4096u
 #define NAME "bench-optimistic"
@@ -53,7 +54,7 @@ static void write_by_sequence(struct page *page, size_t bytes, uint64_t value)
 {
     uint64_t sequence = atomic_load_explicit(&page->sequence, memory_order_relaxed);
     atomic_store_explicit(&page->sequence, sequence + 1, memory_order_relaxed);
-    atomic_thread_fence(memory_order_release);
+    lki_fence(memory_order_release);
     write_words(page->words, bytes, value);
     atomic_store_explicit(&page->sequence, sequence + 2, memory_order_release);
 }
@@ -118,7 +119,7 @@ static void read_by_sequence(const struct page *page, uint64_t *copy, size_t byt
         if (before % 2)
             continue;
         copy_words(copy, page->words, bytes);
-        atomic_thread_fence(memory_order_acquire);
+        lki_fence(memory_order_acquire);
         if (atomic_load_explicit(&page->sequence, memory_order_relaxed) == before)
             return;
     }
