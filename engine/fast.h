@@ -15,7 +15,7 @@ static inline void lki_sequence_enter(struct lki_lock_hot *hot, enum lki_hold ho
     uint64_t sequence = atomic_load_explicit(&hot->sequence, memory_order_relaxed);
     uint64_t raised = hold == LKI_HOLD_TO_EXIT ? sequence + 2 : sequence + 1 + (sequence & 1);
     atomic_store_explicit(&hot->sequence, raised, memory_order_relaxed);
-    /* [seqlock] release fence, pairs with the acquire fence in lki_read_valid(): a reader that saw
+    /* [seqlock] release fence, pairs with the acquire fence in lki_hot_read_valid(): a reader that saw
      * a byte written from here on sees the odd sequence when it looks again. */
     lki_fence(memory_order_release);
     LKI_STEP("sequence_entered");
@@ -28,11 +28,28 @@ static inline void lki_sequence_leave(struct lki_lock_hot *hot, uint32_t word)
     LKI_STEP("sequence_leave");
     uint64_t sequence = atomic_load_explicit(&hot->sequence, memory_order_relaxed);
     if (sequence & 1)
-        /* [seqlock] release, pairs with the acquire in lki_read_begin(): a reader that begins at
+        /* [seqlock] release, pairs with the acquire in lki_hot_read_begin(): a reader that begins at
          * the even value sees all that was written under the lock. */
         atomic_store_explicit(&hot->sequence, sequence + (word & LKI_DIED ? 2 : 1),
                               memory_order_release);
     LKI_STEP("sequence_left");
+}
+
+/* The sequence as a reader finds it; odd: a writer is inside, or left damage. */
+static inline uint64_t lki_hot_read_begin(const struct lki_lock_hot *hot)
+{
+    LKI_STEP("read_begin");
+    /* [seqlock] acquire, pairs with the release in lki_sequence_leave() */
+    return atomic_load_explicit(&hot->sequence, memory_order_acquire);
+}
+
+/* Whether the sequence is still what lki_hot_read_begin() gave. */
+static inline bool lki_hot_read_valid(const struct lki_lock_hot *hot, uint64_t version)
+{
+    /* [seqlock] acquire fence, pairs with the release fence in lki_sequence_enter() */
+    lki_fence(memory_order_acquire);
+    LKI_STEP("read_valid");
+    return atomic_load_explicit(&hot->sequence, memory_order_relaxed) == version;
 }
 
 /* Takes a free lock on which nobody reads, waits or left damage. True: held exclusively.

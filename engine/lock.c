@@ -178,11 +178,8 @@ int lki_lock_held_by(const struct lki_party *party, uint32_t lock)
 
 enum lki_read lki_read_begin(const struct lki_area *area, uint32_t lock, uint64_t *out_version)
 {
-    struct lki_lock_hot *hot = &area->hot[lock];
-
-    LKI_STEP("read_begin");
-    /* [seqlock] acquire, pairs with the release in lki_sequence_leave() */
-    uint64_t version = atomic_load_explicit(&hot->sequence, memory_order_acquire);
+    const struct lki_lock_hot *hot = &area->hot[lock];
+    uint64_t version = lki_hot_read_begin(hot);
 
     if (!(version & 1)) {
         *out_version = version;
@@ -196,10 +193,7 @@ enum lki_read lki_read_begin(const struct lki_area *area, uint32_t lock, uint64_
 
 bool lki_read_valid(const struct lki_area *area, uint32_t lock, uint64_t version)
 {
-    /* [seqlock] acquire fence, pairs with the release fence in lki_sequence_enter() */
-    lki_fence(memory_order_acquire);
-    LKI_STEP("read_valid");
-    return atomic_load_explicit(&area->hot[lock].sequence, memory_order_relaxed) == version;
+    return lki_hot_read_valid(&area->hot[lock], version);
 }
 
 /* Relaxed loads, so that a writer's concurrent stores are no data race; the order comes from the

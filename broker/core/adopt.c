@@ -195,8 +195,8 @@ int lkd_core_adopt_segment(struct lkd_core *core, const struct lkd_left_segment 
     if (!is_sound_segment(core, left->record))
         return -EPROTO;
     int r = lkd_segment_adopt(core, left->record, area_base, &segment);
-    if (r == 0 && !segment->quarantined)
-        lkd_lock_names_adopt(core, segment);
+    if (r == 0 && !segment->quarantined && !lkd_lock_names_adopt(core, segment))
+        r = -ENOMEM;
     return r;
 }
 
@@ -284,9 +284,11 @@ int lkd_core_adopt(struct lkd_core *core, uint64_t now_ns)
             lki_wake_waiters(&segment->area, lkd_attachment_wake, segment);
         lkd_segment_settle(core, segment);
     }
+    lkd_work_done(core); /* nobody is to blame for what fails from here on */
     HASH_ITER(by_number, core->sessions, session, next_session)
     {
-        lkd_session_adopted(core, session);
+        if (!lkd_session_adopted(core, session))
+            return -ENOMEM;
     }
     /* What ended just before the worker did has its slot back before anybody asks for one again. */
     lkd_repair_queue_step(core, now_ns, ADOPTED_REPAIR_LOCKS);

@@ -47,7 +47,7 @@ static bool add(struct lkd_core *core, struct lkd_segment *segment, uint32_t loc
 
 /* Entries get their names in order, so the first without one ends the walk: the table may be large
  * and is touched no further. */
-void lkd_lock_names_adopt(struct lkd_core *core, struct lkd_segment *segment)
+bool lkd_lock_names_adopt(struct lkd_core *core, struct lkd_segment *segment)
 {
     for (uint32_t lock = segment->locks == 1 ? 0 : 1; lock < segment->locks; lock++) {
         uint8_t bytes[LKI_NAME_BYTES_MAX + 1];
@@ -56,9 +56,11 @@ void lkd_lock_names_adopt(struct lkd_core *core, struct lkd_segment *segment)
         const char *reason = "";
         if (length == 0)
             break;
-        if (lki_lock_name_check(text, &reason) == 0 && !find(core, segment, text))
-            (void)add(core, segment, lock, text);
+        if (lki_lock_name_check(text, &reason) == 0 && !find(core, segment, text) &&
+            !add(core, segment, lock, text))
+            return false;
     }
+    return true;
 }
 
 void lkd_lock_name_request(struct lkd_core *core, struct lkd_attachment *main,

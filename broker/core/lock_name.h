@@ -24,8 +24,9 @@ bool lkd_lock_name_find(const struct lkd_core *core, const struct lkd_segment *s
 /* The name of a lock, empty if it has none. Borrowed from the segment. */
 struct lki_bytes lkd_lock_name_at(const struct lkd_segment *segment, uint32_t lock);
 
-/* Takes over the names that an earlier worker wrote into the segment. What is no name any more, or
- * has no memory, is without one from now on. */
-void lkd_lock_names_adopt(struct lkd_core *core, struct lkd_segment *segment);
+/* Takes over the names that an earlier worker wrote into the segment. What is no name any more is
+ * without one from now on. False: no memory; the next client that asks for the name would be given
+ * another lock than those who have asked before. */
+bool lkd_lock_names_adopt(struct lkd_core *core, struct lkd_segment *segment);
 
 void lkd_lock_names_deinit(struct lkd_segment *segment);

@@ -500,17 +500,19 @@ struct lkd_session *lkd_session_adopt(struct lkd_core *core, struct lkd_session_
     return session;
 }
 
-void lkd_session_adopted(struct lkd_core *core, struct lkd_session *session)
+bool lkd_session_adopted(struct lkd_core *core, struct lkd_session *session)
 {
     if (!lkd_session_is_connected(session)) {
         forget_if_done(core, session);
-        return;
+        return true;
     }
     /* Also if the worker before had told it, or had been answered: nobody can know how far that came.
      */
-    struct lkd_sending *sending = lkd_reply(core, session, LKI_REPLY_RESUMED, 0, 0);
-    if (sending)
-        sending->message.as.resumed.number = core->resumed;
+    struct lkd_sending *sending = lkd_notice(core, session, LKI_REPLY_RESUMED, 0);
+    if (!sending)
+        return false; /* it has asked for nothing that could fail */
+    sending->message.as.resumed.number = core->resumed;
+    return true;
 }
 
 void lkd_session_note_ending(struct lkd_session *session, uint64_t request)

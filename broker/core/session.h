@@ -48,8 +48,8 @@ struct lkd_session *lkd_session_adopt(struct lkd_core *core, struct lkd_session_
                                       const struct lkd_peer *peer);
 
 /* The last step of that, when its attachments are back: tells it to repeat, or forgets it if
- * nothing of it is left. */
-void lkd_session_adopted(struct lkd_core *core, struct lkd_session *session);
+ * nothing of it is left. False: no memory. */
+bool lkd_session_adopted(struct lkd_core *core, struct lkd_session *session);
 /* It has sent its first request behind the hello: now the driver knows what it is called. */
 void lkd_session_introduce(struct lkd_core *core, struct lkd_session *session);
 

@@ -103,13 +103,15 @@ static void lose(struct lkd_connection *connection, const char *reason)
      * the renaming, so the new name is there. */
     char command[32];
     lkd_proc_command(connection->peer.pid, command, sizeof(command));
-    lkd_connection_close(connection);
     if (command[0] != '\0')
         lkd_core_session_renamed(daemon->core, session, command);
     if (reason != NULL)
         lkd_core_session_dropped(daemon->core, session, reason, lki_clock_now_ns());
     else
         lkd_core_session_lost(daemon->core, session, lki_clock_now_ns());
+    /* Not before the ledger says so: a helper closes the descriptor, at once, and a successor would
+     * look for it by its number, which may be something else's by then. */
+    lkd_connection_close(connection);
 }
 
 void lkd_connection_log(const struct lkd_connection *connection, enum lkd_log_level level,
@@ -259,6 +261,16 @@ static void drop_longest_fd_queue(struct lkd_daemon *daemon)
     lkd_connection_drop(longest, "too many descriptors wait for clients, most of them for it");
 }
 
+/* A record cannot be sent. Whoever is only told that another worker goes on has asked for nothing that
+ * could fail: want of memory is this worker's alone then, and the next one tries. */
+static void fail_send(struct lkd_connection *connection, int result, const char *reason)
+{
+    if (connection->daemon->taking_over && (result == -ENOMEM || result == -ENOBUFS))
+        connection->daemon->takeover_result = result;
+    else
+        lkd_connection_drop(connection, reason);
+}
+
 /* Keeps a record until the socket takes it. Takes over fds. */
 static void enqueue(struct lkd_connection *connection, enum lki_message_type type,
                     const uint8_t *bytes, size_t size_bytes, struct lkd_segment_fds *fds)
@@ -273,7 +285,7 @@ static void enqueue(struct lkd_connection *connection, enum lki_message_type typ
     }
     struct outgoing *outgoing = malloc(sizeof(*outgoing) + size_bytes);
     if (outgoing == NULL) {
-        lkd_connection_drop(connection, "no memory to queue a reply");
+        fail_send(connection, -ENOMEM, "no memory to queue a reply");
         return;
     }
     int r = lkd_segment_fds_own(fds);
@@ -319,7 +331,7 @@ static void send_record(struct lkd_connection *connection, enum lki_message_type
     else if (r == -ECONNRESET)
         lose(connection, NULL); /* it ended meanwhile: nothing worth a line */
     else if (r < 0)
-        lkd_connection_drop(connection, strerror(-r));
+        fail_send(connection, r, strerror(-r));
 }
 
 void lkd_connection_send(struct lkd_connection *connection, const struct lki_message *message,

@@ -81,6 +81,7 @@ static void on_listener(uv_poll_t *handle, int status, int events)
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
         int fd = accept4(daemon->instance->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
+            take_spare(daemon); /* if there was no room for it before */
             lkd_link_accept(daemon, fd);
             continue;
         }

@@ -193,7 +193,14 @@ int lkd_takeover(struct lkd_daemon *daemon, struct lkd_strays *strays)
     if (r < 0)
         return r;
     lkd_links_start(daemon);
+    daemon->taking_over = true;
     lkd_daemon_settle(daemon);
+    daemon->taking_over = false;
+    if (daemon->takeover_result < 0) {
+        lkd_log_line(LKD_LOG_ERROR, "cannot tell every client that this worker goes on: %s",
+                     strerror(-daemon->takeover_result));
+        return daemon->takeover_result;
+    }
     take_strays(daemon, strays);
     lkd_log_line(LKD_LOG_INFO, "took over %u connections in %llu us", daemon->connection_count,
                  (unsigned long long)((lki_clock_now_ns() - began_ns) / 1000));

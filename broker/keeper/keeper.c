@@ -46,6 +46,7 @@ struct lkd_keeper {
     int ledger_fd;
     int signal_fd;
     int requests[2]; /* ours, the worker's */
+    int reopened[2]; /* likewise; for its helper threads */
     sigset_t old_mask;
     pid_t pid; /* of the worker; 0: none */
     uint64_t began_ns;
@@ -104,21 +105,23 @@ static int keeper_init(struct lkd_keeper *keeper, const struct lkd_limits *limit
     int r = make_ledger(keeper, limits);
     if (r == 0)
         r = watch_signals(keeper);
-    if (r == 0 &&
-        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, keeper->requests) < 0)
+    const int type = SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK;
+    if (r == 0 && (socketpair(AF_UNIX, type, 0, keeper->requests) < 0 ||
+                   socketpair(AF_UNIX, type, 0, keeper->reopened) < 0))
         r = -errno;
     if (r < 0)
         return r;
     size_t count = 0;
     for (size_t i = 0; i < kept_count && count < KEPT_MAX; i++)
         keeper->kept[count++] = kept[i];
-    const int own[] = {keeper->ledger_fd, keeper->signal_fd, keeper->requests[0],
-                       keeper->requests[1]};
+    const int own[] = {keeper->ledger_fd,   keeper->signal_fd,   keeper->requests[0],
+                       keeper->requests[1], keeper->reopened[0], keeper->reopened[1]};
     for (size_t i = 0; i < sizeof(own) / sizeof(own[0]) && count < KEPT_MAX; i++)
         keeper->kept[count++] = own[i];
     keeper->start.kept = keeper->kept;
     keeper->start.kept_count = count;
     keeper->start.request_fd = keeper->requests[1];
+    keeper->start.reopened_fd = keeper->reopened[1];
     return 0;
 }
 
@@ -126,6 +129,8 @@ static void keeper_deinit(struct lkd_keeper *keeper)
 {
     keeper->requests[0] = lki_close(keeper->requests[0]);
     keeper->requests[1] = lki_close(keeper->requests[1]);
+    keeper->reopened[0] = lki_close(keeper->reopened[0]);
+    keeper->reopened[1] = lki_close(keeper->reopened[1]);
     if (keeper->signal_fd >= 0)
         (void)sigprocmask(SIG_SETMASK, &keeper->old_mask, NULL);
     keeper->signal_fd = lki_close(keeper->signal_fd);
@@ -167,6 +172,7 @@ static pid_t clone_with_files(void)
 static void begin_worker(struct lkd_keeper *keeper)
 {
     pid_t parent = getpid();
+    keeper->start.number++;
     keeper->resume_ns = 0;
     keeper->stopped_ns = 0;
     keeper->began_ns = lki_clock_now_ns();
@@ -334,17 +340,27 @@ static void send_signal(const struct lkd_keeper *keeper, const struct lkd_reques
     (void)send(keeper->requests[0], &answer, sizeof(answer), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+/* What is opened for a worker that has ended nobody would ever close, if its successor has looked the
+ * table through by then. */
+static void reopen(const struct lkd_keeper *keeper, const struct lkd_request *request)
+{
+    struct lkd_request answer = *request;
+    if (request->worker != keeper->start.number || request->deadline_ns <= lki_clock_now_ns())
+        return;
+    answer.result = reopen_read_only(request->fd);
+    if (send(keeper->reopened[0], &answer, sizeof(answer), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
+        answer.result >= 0)
+        (void)lki_close(answer.result); /* it asks again */
+}
+
 static void serve_request(struct lkd_keeper *keeper, const struct lkd_request *request)
 {
-    int32_t reopened;
     switch ((enum lkd_request_kind)request->kind) {
     case LKD_REQUEST_SIGNAL:
         send_signal(keeper, request);
         break;
     case LKD_REQUEST_READ_ONLY:
-        reopened = reopen_read_only(request->fd);
-        if (send(request->value, &reopened, sizeof(reopened), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-            (void)lki_close(reopened); /* nobody waits for it any more */
+        reopen(keeper, request);
         break;
     case LKD_REQUEST_SERVING:
         keeper->service->serving(keeper->service->user);
@@ -426,6 +442,7 @@ int lkd_keeper_run(const struct lkd_limits *limits, int ledger_fd, const int *ke
         .ledger_fd = ledger_fd,
         .signal_fd = -1,
         .requests = {-1, -1},
+        .reopened = {-1, -1},
         .segments_due_ns = LKI_TIME_NEVER,
     };
     int r = keeper_init(&keeper, limits, kept, kept_count);

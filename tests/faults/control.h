@@ -55,8 +55,10 @@ struct faults_control {
     _Atomic uint32_t on;       /* calls are counted, and fail by the plan */
     _Atomic int32_t main_pid;  /* FAULTS_MAIN */
     _Atomic uint32_t children; /* others than main_pid are FAULTS_CHILD; else left alone */
-    _Atomic uint32_t idle;     /* a child waits for events: it has done all that was asked */
-    _Atomic uint32_t planted;  /* faults on purpose, see plant.h */
+    _Atomic uint32_t idle;  /* a child waits for events, and its helpers have nothing to do: it has
+                                * done all that was asked */
+    _Atomic uint32_t rests; /* how often it began to be idle */
+    _Atomic uint32_t planted; /* faults on purpose, see plant.h */
     struct faults_plan plan;
     struct faults_heap heap[FAULTS_ROLES];
     _Atomic uint32_t sites_used;

@@ -65,7 +65,7 @@ static void add_site(struct list *list, const struct stage *stage, enum stage_si
                      uint32_t index, bool takeover)
 {
     const struct faults_site *site = &stage->control[side]->sites[index];
-    uint64_t count = atomic_load(&site->count);
+    uint64_t count = stage->calls[side][index];
     bool waits = site->call == FAULTS_EPOLL_WAIT || site->call == FAULTS_POLL;
     /* Building the filter takes a thousand allocations, all from a few places, and one answer. */
     bool filter = strncmp(site->module, "libseccomp", 10) == 0;

@@ -131,6 +131,7 @@ static void come_anew(struct life *life)
 
 static void take_turn(struct life *life)
 {
+    struct lk_holder holder = {.size = sizeof(holder)};
     life->turns++;
     use_locks(life);
     if (life->turns % 4 == 0)
@@ -139,6 +140,8 @@ static void take_turn(struct life *life)
         end_wait(life);
         begin_wait(life);
     }
+    /* Whoever has asked for this turn relies on it: the answer comes behind all that was closed. */
+    note(life, lk_lock_holder(life->held, &holder), "ask once more");
 }
 
 static __attribute__((noreturn)) int live(void *arg)

@@ -212,10 +212,21 @@ void faults_count_blocks(int change)
     errno = saved;
 }
 
+/* Of this process: a clone has the count of its maker, who has no helpers. */
+static int jobs;
+
+void faults_count_jobs(int change)
+{
+    jobs += change;
+}
+
 void faults_note_idle(bool idle)
 {
-    if (control != NULL && own_role(own_pid()) == FAULTS_CHILD)
-        atomic_store(&control->idle, idle);
+    if (control == NULL || own_role(own_pid()) != FAULTS_CHILD)
+        return;
+    if (idle)
+        (void)atomic_fetch_add(&control->rests, 1);
+    atomic_store(&control->idle, idle && jobs == 0);
 }
 
 void *faults_next(const char *name)

@@ -18,8 +18,11 @@ int faults_ask_fd(enum faults_call call, const void *caller, int fd);
 
 void faults_count_blocks(int change);
 
-/* This process waits for events, or not any more. */
+/* This process waits for events, or not any more. While helper threads work for it, it is not idle. */
 void faults_note_idle(bool idle);
+
+/* The loop's thread gives a helper thread something to do, or has heard that it is done. */
+void faults_count_jobs(int change);
 
 /* The next definition of a function behind ours. */
 void *faults_next(const char *name);

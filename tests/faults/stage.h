@@ -45,6 +45,13 @@ struct stage_totals {
     uint64_t violations;
 };
 
+/* What the daemon has when nobody wants anything of it. */
+struct stage_rest {
+    unsigned descriptors;
+    int64_t blocks; /* the worker's */
+    char listed[4096];
+};
+
 struct stage {
     struct test_broker broker;
     struct innocent innocent;
@@ -53,10 +60,11 @@ struct stage {
     struct stage_totals totals;
     int file_fd;
     char socket_path[64];
-    unsigned descriptors; /* of the daemon at rest */
-    int64_t blocks;       /* of the worker at rest */
+    struct stage_rest rest;
     pid_t worker;
     uint64_t serial; /* of stories */
+    uint64_t calls[STAGE_SIDES]
+                  [FAULTS_SITES_MAX]; /* that the last fault's story made from each site */
     bool verbose;
     const char *what; /* of the fault at hand, for messages */
 };

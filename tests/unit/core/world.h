@@ -83,11 +83,12 @@ void made(uint32_t segment, int result);
 void grown(uint32_t segment, int result);
 
 /* --- The worker's death --- */
-size_t world_count_memory(void); /* how much of what the core has allocated is not freed */
-void world_free_all(void);       /* what the core has allocated and not freed; crash() does it */
-void crash(void);                /* now, between two events; effects that wait are lost */
-void take_over(void);            /* another worker goes on, after one that was killed */
-void take_over_faulty(void);     /* after one that failed by itself */
+size_t world_count_memory(void);    /* how much of what the core has allocated is not freed */
+void world_free_all(void);          /* what the core has allocated and not freed; crash() does it */
+void crash(void);                   /* now, between two events; effects that wait are lost */
+void take_over(void);               /* another worker goes on, after one that was killed */
+void take_over_faulty(void);        /* after one that failed by itself */
+int attempt_take_over(bool faulty); /* -ENOMEM: it could not, and has ended */
 void send_again(uint64_t session, const struct lki_message *message); /* with its id as it is */
 void resume(uint64_t session); /* the session's answer to the last RESUMED */
 void resume_as(uint64_t session, uint32_t number);

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/* A keeper that answers when its worker has given up: the number that was to take the answer may be
+ * another's connection by then. */
+#include "daemon_fixture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+
+#define BYSTANDERS 12
+
+static void setup(void)
+{
+    fixture_open();
+    start_daemon(NULL);
+    expect_serves();
+}
+
+static void teardown(void)
+{
+    if (broker.pid > 0)
+        (void)kill(broker.pid, SIGCONT); /* a test that failed may have left it stopped */
+    fixture_close();
+}
+
+TestSuite(daemon_keeper, .init = setup, .fini = teardown, .timeout = 120);
+
+/* A session that may wait for longer than the worker does. */
+static int connect_patiently(void)
+{
+    const struct timeval patience = {.tv_sec = 60};
+    int fd = connect_raw();
+    cr_assert(eq(int, setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0));
+    send_hello(fd);
+    return fd;
+}
+
+static int make_file(const char *name)
+{
+    char path[128];
+    snprintf(path, sizeof(path), "%s/%s", broker.directory, name);
+    int fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    cr_assert(ge(int, fd, 0));
+    return fd;
+}
+
+static void send_offer(int session, uint64_t id, const char *name)
+{
+    int fd = make_file(name);
+    struct lki_message request = open_request(id, name, 4096);
+    request.as.open.offered = true;
+    cr_assert(eq(int, send_request(session, &request, &fd, 1), 0));
+    close(fd);
+}
+
+static int type_of_reply(int session, enum lki_status *out_status)
+{
+    struct reply reply;
+    cr_assert(eq(int, receive_reply(session, &reply), 1), "%s", read_log());
+    for (size_t i = 0; i < reply.fd_count; i++)
+        close(reply.fds[i]);
+    *out_status =
+        reply.message.type == LKI_REPLY_RESULT ? reply.message.as.result.status : LKI_STATUS_OK;
+    return (int)reply.message.type;
+}
+
+Test(daemon_keeper, an_answer_that_is_late_reaches_nobody_else)
+{
+    enum lki_status status;
+    int bystanders[BYSTANDERS];
+    int session = connect_patiently();
+    size_t fds = count_fds_at_rest();
+
+    cr_assert(eq(int, kill(broker.pid, SIGSTOP), 0));
+    send_offer(session, 2, "late");
+    cr_assert(eq(int, type_of_reply(session, &status), LKI_REPLY_RESULT));
+    cr_expect(eq(int, (int)status, LKI_STATUS_TIMED_OUT));
+    for (int i = 0; i < BYSTANDERS; i++) /* have the lowest numbers that are free */
+        bystanders[i] = connect_raw();
+    expect_works(bystanders[BYSTANDERS - 1], "the-last"); /* accepted, as all before it */
+    cr_assert(eq(int, kill(broker.pid, SIGCONT), 0));
+    send_offer(session, 3, "punctual"); /* asked for behind all that is late */
+    cr_assert(eq(int, type_of_reply(session, &status), LKI_REPLY_OPENED));
+
+    for (int i = 0; i < BYSTANDERS - 1; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "bystander-%d", i);
+        expect_works(bystanders[i], name);
+    }
+    for (int i = 0; i < BYSTANDERS; i++)
+        leave(bystanders[i]);
+    expect_fds(fds + 3); /* of "punctual": its control area, its file, and that for readers */
+    leave(session);
+}
