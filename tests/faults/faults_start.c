@@ -348,12 +348,15 @@ static void judge_daemon(struct run *run, const struct stage_fault *fault, struc
     }
 }
 
-/* The C library crashes, or aborts, when it finds no memory while it looks up a user (glibc 2.36). */
+/* The C library crashes, or aborts, when it finds no memory while it looks up a user (glibc 2.36):
+ * somewhere inside of it, in no function that others call. */
 static bool is_foreign(const struct run *run, const struct start *start)
 {
-    uint32_t site = atomic_load(&run->control->plan.fired_site);
-    return strstr(start->words, "nss_database.c") != NULL ||
-           strncmp(run->control->sites[site].symbol, "__nss", 5) == 0;
+    const struct faults_site *site =
+        &run->control->sites[atomic_load(&run->control->plan.fired_site)];
+    return site->call == FAULTS_ALLOC && strncmp(site->module, "libc.so", 7) == 0 &&
+           (strstr(start->words, "nss_database.c") != NULL || site->symbol[0] == '\0' ||
+            strncmp(site->symbol, "__nss", 5) == 0);
 }
 
 static void judge_command(struct run *run, const struct stage_fault *fault, struct start *start)
