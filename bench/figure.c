@@ -1,53 +1,103 @@
 /* SPDX-License-Identifier: MIT */
 #include "bench/figure.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
 #include "bench/bench.h"
 
-static double load_average(void)
+struct bench_group *bench_group_add(struct bench_report *report, const char *unit,
+                                    enum bench_better better, size_t rounds, const char *format,
+                                    ...)
 {
-    double load[1] = {0};
-    return getloadavg(load, 1) == 1 ? load[0] : -1;
+    struct bench_group **groups =
+        realloc(report->groups, (report->count + 1) * sizeof(*report->groups));
+    struct bench_group *group = calloc(1, sizeof(*group));
+    va_list arguments;
+    if (!groups || !group)
+        bench_fail("no memory");
+    report->groups = groups;
+    report->groups[report->count++] = group;
+    group->case_name = report->case_name;
+    group->unit = unit;
+    group->better = better;
+    group->rounds = rounds;
+    va_start(arguments, format);
+    vsnprintf(group->name, sizeof(group->name), format, arguments);
+    va_end(arguments);
+    return group;
 }
 
-void bench_group_init(struct bench_group *group, const char *name, size_t rounds)
+void bench_group_join(struct bench_group *group, const char *x_name, double x)
 {
-    *group = (struct bench_group){.name = name, .rounds = rounds};
+    size_t used = strlen(group->name);
+    memcpy(group->family, group->name, sizeof(group->family));
+    group->x_name = x_name;
+    group->x = x;
+    snprintf(group->name + used, sizeof(group->name) - used, ", %g %s", x, x_name);
 }
 
-void bench_group_deinit(struct bench_group *group)
+void bench_report_deinit(struct bench_report *report)
 {
-    for (size_t i = 0; i < group->series_count; i++)
-        free(group->series[i].samples);
-    *group = (struct bench_group){0};
+    for (size_t g = 0; g < report->count; g++) {
+        for (size_t i = 0; i < report->groups[g]->series_count; i++) {
+            free(report->groups[g]->series[i].samples);
+            free(report->groups[g]->series[i].curve);
+        }
+        free(report->groups[g]);
+    }
+    free(report->groups);
+    *report = (struct bench_report){0};
 }
 
-int bench_group_add(struct bench_group *group, const char *name, int base, double goal,
-                    double limit)
+int bench_series_add(struct bench_group *group, const char *name)
 {
     if (group->series_count == BENCH_SERIES_MAX)
         bench_fail("%s: too many series", group->name);
     struct bench_series *series = &group->series[group->series_count];
-    *series = (struct bench_series){.name = name,
-                                    .samples = calloc(group->rounds, sizeof(double)),
-                                    .base = base,
-                                    .goal = goal,
-                                    .limit = limit};
+    *series = (struct bench_series){.name = name, .samples = calloc(group->rounds, sizeof(double))};
     if (!series->samples)
         bench_fail("%s: no memory", group->name);
     return (int)group->series_count++;
 }
 
-void bench_sample(struct bench_group *group, int index, double value_ns)
+int bench_series_find(const struct bench_group *group, const char *name)
+{
+    for (size_t i = 0; i < group->series_count; i++)
+        if (strcmp(group->series[i].name, name) == 0)
+            return (int)i;
+    return BENCH_NO_BASE;
+}
+
+void bench_series_compare(struct bench_group *group, int index, int base, double goal, double limit)
+{
+    if (index == BENCH_NO_BASE || base == BENCH_NO_BASE)
+        return;
+    struct bench_series *series = &group->series[index];
+    if (series->comparison_count == BENCH_COMPARISONS_MAX)
+        bench_fail("%s: too many comparisons", series->name);
+    series->comparisons[series->comparison_count++] =
+        (struct bench_comparison){.base = base, .goal = goal, .limit = limit};
+}
+
+void bench_sample(struct bench_group *group, int index, double value)
 {
     struct bench_series *series = &group->series[index];
     if (series->count == group->rounds)
         bench_fail("%s: too many samples", series->name);
-    series->samples[series->count++] = value_ns;
+    series->samples[series->count++] = value;
+}
+
+void bench_series_curve(struct bench_group *group, int index, const struct bench_histogram *times)
+{
+    struct bench_series *series = &group->series[index];
+    if (!series->curve)
+        series->curve = calloc(1, sizeof(*series->curve));
+    if (!series->curve)
+        bench_fail("%s: no memory", series->name);
+    bench_histogram_merge(series->curve, times);
 }
 
 static int compare(const void *a, const void *b)
@@ -69,18 +119,16 @@ struct bench_summary bench_summarise(const struct bench_group *group, size_t ind
     const struct bench_series *series = &group->series[index];
     struct bench_summary summary = {0};
     size_t count = series->count;
-    double *values = calloc(count ? count : 1, sizeof(double));
-
+    if (count == 0)
+        return summary;
+    double *values = calloc(count, sizeof(double));
     if (!values)
         bench_fail("no memory");
-    if (count == 0) {
-        free(values);
-        return summary;
-    }
-    if (series->base != BENCH_NO_BASE) {
+    for (size_t c = 0; c < series->comparison_count; c++) {
+        const struct bench_series *base = &group->series[series->comparisons[c].base];
         for (size_t i = 0; i < count; i++)
-            values[i] = series->samples[i] / group->series[series->base].samples[i];
-        summary.ratio = median(values, count);
+            values[i] = series->samples[i] / base->samples[i];
+        summary.ratios[c] = median(values, count);
     }
     memcpy(values, series->samples, count * sizeof(double));
     summary.median = median(values, count);
@@ -90,73 +138,89 @@ struct bench_summary bench_summarise(const struct bench_group *group, size_t ind
     return summary;
 }
 
-static bool meets_goal(const struct bench_series *series, const struct bench_summary *summary)
+static bool meets(enum bench_better better, double value, double goal)
 {
-    return series->goal <= 0 || summary->ratio <= series->goal;
+    return better == BENCH_LESS ? value <= goal : value >= goal;
 }
 
-bool bench_group_within_limits(const struct bench_group *group)
+bool bench_series_meets(const struct bench_group *group, size_t index, size_t comparison)
 {
-    for (size_t i = 0; i < group->series_count; i++) {
-        struct bench_summary summary = bench_summarise(group, i);
-        if (group->series[i].limit > 0 && summary.ratio > group->series[i].limit)
-            return false;
-    }
-    return true;
+    double goal = group->series[index].comparisons[comparison].goal;
+    return goal <= 0 ||
+           meets(group->better, bench_summarise(group, index).ratios[comparison], goal);
 }
 
-void bench_print_table(FILE *out, const struct bench_group *groups, size_t count)
+bool bench_series_in_bound(const struct bench_group *group, size_t index)
 {
-    for (size_t g = 0; g < count; g++) {
-        const struct bench_group *group = &groups[g];
-        fprintf(out, "%s (%zu rounds, load %.2f)\n", group->name, group->rounds, load_average());
-        fprintf(out, "  %-44s %10s %10s %10s  %s\n", "", "median ns", "lowest", "highest", "ratio");
-        for (size_t i = 0; i < group->series_count; i++) {
-            const struct bench_series *series = &group->series[i];
-            struct bench_summary summary = bench_summarise(group, i);
-            fprintf(out, "  %-44s %10.1f %10.1f %10.1f", series->name, summary.median, summary.low,
-                    summary.high);
-            if (series->base != BENCH_NO_BASE)
-                fprintf(out, "  %.2f of '%s'", summary.ratio, group->series[series->base].name);
-            if (series->goal > 0)
-                fprintf(out, ", goal %.2f: %s", series->goal,
-                        meets_goal(series, &summary) ? "met" : "MISSED");
-            fputc('\n', out);
-        }
-    }
+    double bound = group->series[index].bound;
+    return bound <= 0 || meets(group->better, bench_summarise(group, index).median, bound);
 }
 
-static json_t *series_json(const struct bench_group *group, size_t index)
+static bool series_within_limits(const struct bench_group *group, size_t index)
 {
     const struct bench_series *series = &group->series[index];
     struct bench_summary summary = bench_summarise(group, index);
-    json_t *object =
-        json_pack("{s:s, s:f, s:f, s:f}", "name", series->name, "median_ns", summary.median,
-                  "lowest_ns", summary.low, "highest_ns", summary.high);
-    if (series->base != BENCH_NO_BASE) {
-        json_object_set_new(object, "base", json_string(group->series[series->base].name));
-        json_object_set_new(object, "ratio", json_real(summary.ratio));
-    }
-    if (series->goal > 0) {
-        json_object_set_new(object, "goal", json_real(series->goal));
-        json_object_set_new(object, "met", json_boolean(meets_goal(series, &summary)));
-    }
-    return object;
+    for (size_t c = 0; c < series->comparison_count; c++)
+        if (series->comparisons[c].limit > 0 &&
+            !meets(group->better, summary.ratios[c], series->comparisons[c].limit))
+            return false;
+    return true;
 }
 
-int bench_print_json(FILE *out, const struct bench_group *groups, size_t count)
+bool bench_report_within_limits(const struct bench_report *report)
 {
-    json_t *list = json_array();
-    for (size_t g = 0; g < count; g++) {
-        json_t *series = json_array();
-        for (size_t i = 0; i < groups[g].series_count; i++)
-            json_array_append_new(series, series_json(&groups[g], i));
-        json_array_append_new(list, json_pack("{s:s, s:I, s:o}", "name", groups[g].name, "rounds",
-                                              (json_int_t)groups[g].rounds, "series", series));
+    bool within = true;
+    for (size_t g = 0; g < report->count; g++)
+        for (size_t i = 0; i < report->groups[g]->series_count; i++)
+            within = series_within_limits(report->groups[g], i) && within;
+    return within;
+}
+
+static unsigned slot_of(uint64_t ns)
+{
+    if (ns < BENCH_HISTOGRAM_STEPS)
+        return (unsigned)ns;
+    unsigned power = 63u - (unsigned)__builtin_clzll(ns); /* 4 and up */
+    return (power - 3) * BENCH_HISTOGRAM_STEPS +
+           (unsigned)((ns >> (power - 4)) % BENCH_HISTOGRAM_STEPS);
+}
+
+/* The first value that is too large for it. */
+static double slot_end(unsigned slot)
+{
+    if (slot < BENCH_HISTOGRAM_STEPS)
+        return slot + 1;
+    unsigned power = slot / BENCH_HISTOGRAM_STEPS + 3;
+    uint64_t step = UINT64_C(1) << (power - 4);
+    return (double)(step * (BENCH_HISTOGRAM_STEPS + slot % BENCH_HISTOGRAM_STEPS + 1));
+}
+
+void bench_histogram_add(struct bench_histogram *histogram, uint64_t ns)
+{
+    histogram->count++;
+    if (ns > histogram->max_ns)
+        histogram->max_ns = ns;
+    histogram->slots[slot_of(ns)]++;
+}
+
+void bench_histogram_merge(struct bench_histogram *into, const struct bench_histogram *other)
+{
+    into->count += other->count;
+    if (other->max_ns > into->max_ns)
+        into->max_ns = other->max_ns;
+    for (unsigned i = 0; i < BENCH_HISTOGRAM_SLOTS; i++)
+        into->slots[i] += other->slots[i];
+}
+
+double bench_histogram_quantile(const struct bench_histogram *histogram, double part)
+{
+    double wanted = part * (double)histogram->count;
+    uint64_t seen = 0;
+    for (unsigned i = 0; i < BENCH_HISTOGRAM_SLOTS; i++) {
+        seen += histogram->slots[i];
+        if (seen > 0 && (double)seen >= wanted)
+            return slot_end(i) < (double)histogram->max_ns ? slot_end(i)
+                                                           : (double)histogram->max_ns;
     }
-    json_t *root = json_pack("{s:f, s:o}", "load_average", load_average(), "groups", list);
-    int r = root ? json_dumpf(root, out, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) : -1;
-    json_decref(root);
-    fputc('\n', out);
-    return r;
+    return (double)histogram->max_ns;
 }

@@ -220,11 +220,17 @@ int lk_lock_cancel(struct lk_lock *lock)
     return async->answered && async->result >= 0 ? 1 : 0;
 }
 
-/* Calls what is due. The callback may do anything but close the session. */
+/* Calls what is due by now. The callback may do anything but close the session: what it acquires
+ * anew may be answered before it returns, and has to wait for the next dispatch, or this one would
+ * not end. */
 static int call_back(struct lk_session *session)
 {
+    unsigned due = 0;
     int calls = 0;
-    while (!lki_list_is_empty(&session->answered)) {
+    for (struct lki_list *node = session->answered.next; node != &session->answered;
+         node = node->next)
+        due++;
+    for (; due > 0 && !lki_list_is_empty(&session->answered); due--) {
         struct lki_async *async = LKI_LIST_ENTRY(session->answered.next, struct lki_async, node);
         struct lk_lock *lock = lock_of(async);
         lki_list_remove(&async->node);

@@ -20,15 +20,25 @@
 
 static const uint32_t gate_shut = 0;
 
+static_assert(offsetof(struct lk_inline_words, word) == offsetof(struct lki_lock_hot, word) &&
+                  offsetof(struct lk_inline_words, sequence) ==
+                      offsetof(struct lki_lock_hot, sequence),
+              "programs were compiled with this: another layout needs another LK_INLINE_LAYOUT");
+
+const struct lk_inline *lk_lock_inline(const struct lk_lock *lock, uint32_t layout)
+{
+    return lock && layout == LK_INLINE_LAYOUT ? &lock->fast : NULL;
+}
+
 void lki_lock_set_gate(struct lk_lock *lock)
 {
     const struct lk_segment *segment = lock->segment;
     bool readable = lock->count > 0 && segment->count > 0 && !segment->file;
     bool plain = readable && !segment->brokered && lock->held_id == 0 && lock->async.request == 0;
-    lock->gate = plain ? segment->session->plain : &gate_shut;
-    lock->read_gate = readable ? segment->session->alive : &gate_shut;
-    lock->hot = readable ? &segment->area.hot[lock->index] : NULL;
-    lock->id = plain ? segment->party.id : 0;
+    lock->fast.gate = plain ? segment->session->plain : &gate_shut;
+    lock->fast.read_gate = readable ? segment->session->alive : &gate_shut;
+    lock->fast.words = readable ? &segment->area.hot[lock->index] : NULL;
+    lock->fast.id = plain ? segment->party.id : 0;
 }
 
 int lki_lock_table_new(struct lk_segment *segment)
@@ -245,10 +255,11 @@ LKI_NOINLINE static int acquire_shared(struct lk_lock *lock, uint64_t timeout_ns
 
 int lk_lock_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)
 {
-    if (lock && *lock->gate) {
+    if (lock && *lock->fast.gate) {
         if (mode == LK_SHARED)
             return acquire_shared(lock, timeout_ns);
-        if (mode == LK_EXCLUSIVE && lki_hot_take_exclusive(lock->hot, lock->id, LKI_HOLD_DATA))
+        if (mode == LK_EXCLUSIVE &&
+            lki_hot_take_exclusive(lock->fast.words, lock->fast.id, LKI_HOLD_DATA))
             return LK_ACQUIRED;
     }
     return acquire_slow(lock, mode, timeout_ns);
@@ -303,8 +314,8 @@ LKI_NOINLINE static int release_shared(struct lk_lock *lock)
 
 int lk_lock_release(struct lk_lock *lock)
 {
-    if (lock && *lock->gate) {
-        if (lki_hot_release_exclusive(lock->hot, lock->id))
+    if (lock && *lock->fast.gate) {
+        if (lki_hot_release_exclusive(lock->fast.words, lock->fast.id))
             return 0;
         return release_shared(lock);
     }
@@ -413,8 +424,8 @@ LKI_NOINLINE static int read_begin_slow(const struct lk_lock *lock, uint64_t *ou
 
 int lk_read_begin(const struct lk_lock *lock, uint64_t *out_version)
 {
-    if (lock && *lock->read_gate && out_version) {
-        uint64_t version = lki_hot_read_begin(lock->hot);
+    if (lock && *lock->fast.read_gate && out_version) {
+        uint64_t version = lki_hot_read_begin(lock->fast.words);
         if (!(version & 1)) {
             *out_version = version;
             return 0;
@@ -433,8 +444,8 @@ bool lk_read_valid(const struct lk_lock *lock, uint64_t version)
 {
     if (!lock)
         return false;
-    return *lock->read_gate ? lki_hot_read_valid(lock->hot, version)
-                            : read_valid_slow(lock, version);
+    return *lock->fast.read_gate ? lki_hot_read_valid(lock->fast.words, version)
+                                 : read_valid_slow(lock, version);
 }
 
 void lk_read_copy(void *to, const void *from, size_t bytes)

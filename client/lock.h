@@ -7,22 +7,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <lockkeeper/inline.h>
 #include <lockkeeper/lockkeeper.h>
 
 #include "client/async.h"
 #include "client/segment.h"
 
 struct lk_lock {
-    /* What the fast paths load: points to 1 while this lock may be taken and released natively
-     * without another look. Anything else (closed, brokered, an asynchronous acquire or hold, a
-     * file that could be truncated) points it to a zero, and a forked child finds its session's
-     * page wiped. */
-    const uint32_t *gate;
-    /* The same for optimistic reads, which need neither write access nor the broker: shut by what
-     * closes the lock, by a file and by a fork. */
-    const uint32_t *read_gate;
-    struct lki_lock_hot *hot; /* while one of the gates is open */
-    uint32_t id;              /* while the first one is: the party's */
+    /* What the fast paths load, also those that are compiled into programs.
+     *     gate       points to 1 while this lock may be taken and released natively without another
+     *                look. Anything else (closed, brokered, an asynchronous acquire or hold, a file
+     *                that could be truncated) points it to a zero, and a forked child finds its
+     *                session's page wiped.
+     *     read_gate  the same for optimistic reads, which need neither write access nor the broker:
+     *                shut by what closes the lock, by a file and by a fork
+     *     words      the struct lki_lock_hot, while one of the gates is open
+     *     id         of the party, while the first gate is open */
+    struct lk_inline fast;
     uint32_t index;
     struct lki_party *party;
     uint32_t spins; /* how long a native wait spins at first, learned from the last ones */

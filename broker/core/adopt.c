@@ -15,7 +15,6 @@
 #include "broker/core/repair_queue.h"
 #include "broker/core/segment.h"
 #include "broker/core/session.h"
-#include "common/assert.h"
 #include "engine/resume.h"
 
 #define ADOPTED_REPAIR_LOCKS 4096u /* a slice, as in the loop */
@@ -179,10 +178,12 @@ static bool is_sound_attachment(const struct lkd_segment *segment,
 {
     uint32_t slot = record->id & LKI_SLOT_MASK, generation = record->id >> LKI_GENERATION_SHIFT;
     bool acquires = lkd_record_state(&record->stage) != LKD_ACQUIRE_NONE;
-    return slot >= 1 && slot <= segment->attachments_max && slot == record->slot &&
-           generation >= 1 && generation <= LKI_GENERATION_MAX &&
-           (!acquires || (record->lock < segment->locks &&
-                          (record->mode == LKI_MODE_SHARED || record->mode == LKI_MODE_EXCLUSIVE)));
+    if (slot < 1 || slot > segment->attachments_max || slot != record->slot)
+        return false;
+    if (generation < 1 || generation > LKI_GENERATION_MAX)
+        return false;
+    return !acquires || (record->lock < segment->locks &&
+                         (record->mode == LKI_MODE_SHARED || record->mode == LKI_MODE_EXCLUSIVE));
 }
 
 /* --- Segments and sessions --- */
@@ -229,8 +230,7 @@ static int adopt_attachments(struct lkd_core *core, enum which which)
             continue;
         struct lkd_session *session = lkd_session_find(core, record->session);
         struct lkd_segment *segment = lkd_registry_find_number(core, record->segment);
-        LKI_ASSERT(session && segment); /* their records outlive it */
-        if (!is_sound_attachment(segment, record))
+        if (!session || !segment || !is_sound_attachment(segment, record))
             return -EPROTO;
         if (!lkd_attachment_adopt(core, session, segment, record))
             return -ENOMEM;

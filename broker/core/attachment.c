@@ -184,7 +184,8 @@ static void begin_repair(struct lkd_attachment *attachment, enum lki_cause cause
     lkd_record_enter(&attachment->record->state, LKD_RECORD_ENDING);
     /* A client may have written over the id, which would hide the cells of the dead from its repair
      * and leave writers waiting for a reader that is gone. */
-    lkd_fact_restore_id(&attachment->segment->area, attachment->slot, attachment->id);
+    if (!attachment->segment->quarantined)
+        lkd_fact_restore_id(&attachment->segment->area, attachment->slot, attachment->id);
     lki_repair_begin(&attachment->repair, &attachment->segment->area, attachment->id);
 }
 
@@ -332,8 +333,8 @@ void lkd_attachment_wake(void *user, uint32_t slot, bool brokered)
 {
     struct lkd_segment *segment = user;
     (void)brokered; /* a fact that clients can write; our own record says it better */
-    if (slot == 0 || slot >= segment->slot_capacity || !segment->slots[slot].attachment)
-        return;
+    if (slot >= segment->slot_capacity || !segment->slots[slot].attachment)
+        return; /* nobody has it, whatever stands there; nobody ever has slot 0 */
     struct lkd_attachment *attachment = segment->slots[slot].attachment;
     if (attachment->state != LKD_ATTACHMENT_LIVE)
         return;

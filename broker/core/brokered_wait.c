@@ -362,7 +362,7 @@ static bool is_known_acquire(struct lkd_core *core, struct lkd_attachment *main,
         place = NULL;
         LKI_LIST_FOREACH_SAFE (node, &main->extras) {
             struct lkd_attachment *extra = LKI_LIST_ENTRY(node, struct lkd_attachment, of_main);
-            if (extra->record && extra->record->request == message->id)
+            if (extra->record->request == message->id) /* one that has ended is in no list */
                 place = extra;
         }
     }
@@ -371,7 +371,7 @@ static bool is_known_acquire(struct lkd_core *core, struct lkd_attachment *main,
     uint32_t lock = place->record->lock;
     switch ((enum lkd_acquire_stage)lkd_record_state(&place->record->stage)) {
     case LKD_ACQUIRE_NONE:
-        return false;
+        break;
     case LKD_ACQUIRE_TRYING: /* its answer comes when the wait ends */
         return true;
     case LKD_ACQUIRE_HELD:

@@ -73,7 +73,7 @@ uint64_t lkd_charge_of_segment(const struct lkd_segment_spec *spec, uint32_t loc
     case LKD_RESOURCES:
         break;
     }
-    return 0;
+    LKI_UNREACHABLE("segments do not cost that");
 }
 
 void lkd_charge_segment(struct lkd_core *core, struct lkd_session *session,
@@ -102,8 +102,7 @@ void lkd_uncharge_segment(struct lkd_core *core, struct lkd_segment *segment)
     struct lkd_session *session = lkd_session_find(core, segment->charged_session);
     struct lkd_account *account = segment->account;
     segment->account = NULL;
-    if (!account)
-        return;                                 /* it never went live */
+    LKI_ASSERT(account);                        /* charged before anything of it can end */
     LKI_ASSERT(LKD_SEGMENTS == of_segments[0]); /* the account lives until this is given back */
     for (size_t i = LKI_ARRAY_LENGTH(of_segments); i-- > 0;)
         lkd_quota_uncharge(&core->quota, account, session ? &session->usage : NULL, of_segments[i],

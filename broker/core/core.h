@@ -28,6 +28,8 @@ struct lkd_core; /* opaque */
  * rising. */
 #define LKD_TOKEN_EPOCH_S_MAX (UINT32_MAX - (1u << 24))
 
+#define LKD_TEXT_BYTES_MAX 640u /* the longest detail or line of the log, with a whole name in it */
+
 #define LKD_GRACE_NS (2 * UINT64_C(1000000000))
 #define LKD_TRACED_GRACE_NS (60 * UINT64_C(1000000000))
 
@@ -101,9 +103,9 @@ struct lkd_effect {
     enum lkd_fds fds; /* SEND */
     struct lki_message
         message; /* SEND; what it points to is valid until the next call into the core */
-    struct lkd_segment_spec spec; /* MAKE_SEGMENT, GROW_SEGMENT (data_bytes: the new size) */
-    bool warning;                 /* LOG; DISCONNECT: it broke the rules, or could not be served */
-    char text[256];               /* LOG, DISCONNECT: the reason */
+    struct lkd_segment_spec spec;  /* MAKE_SEGMENT, GROW_SEGMENT (data_bytes: the new size) */
+    bool warning;                  /* LOG; DISCONNECT: it broke the rules, or could not be served */
+    char text[LKD_TEXT_BYTES_MAX]; /* LOG, DISCONNECT: the reason */
 };
 
 /* What the driver made for MAKE_SEGMENT. On failure only result counts. */

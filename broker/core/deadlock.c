@@ -12,6 +12,7 @@
 #include "broker/core/registry.h"
 #include "broker/core/rights.h"
 #include "broker/core/segment.h"
+#include "common/assert.h"
 #include "common/clock.h"
 
 /* Slots looked at in one search: within a millisecond, so that waits made on purpose cannot keep the
@@ -69,6 +70,8 @@ static void take_work(struct lkd_wait_graph *graph, uint64_t work)
 static void add_edges(struct lkd_wait_graph *graph, const struct lkd_attachment *waiter)
 {
     const struct lkd_segment *segment = waiter->segment;
+    if (segment->quarantined)
+        return;
     uint64_t wait = lkd_fact_look_wait(&segment->area, waiter->slot) & ~LKI_WAIT_IMPATIENT;
     uint32_t lock = lki_wait_lock(wait);
 
@@ -137,8 +140,8 @@ static void say(struct words *words, const char *format, ...)
     int written =
         vsnprintf(words->text + words->used, words->room - words->used, format, arguments);
     va_end(arguments);
-    if (written > 0)
-        words->used += (size_t)written;
+    LKI_ASSERT(written >= 0);
+    words->used += (size_t)written;
     if (words->used >= words->room)
         words->used = words->room - 1;
 }

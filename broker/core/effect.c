@@ -53,8 +53,7 @@ static struct lkd_sending *sending_new(struct lkd_core *core, enum lkd_effect_ki
 struct lkd_sending *lkd_notice(struct lkd_core *core, struct lkd_session *session,
                                enum lki_message_type type, size_t extra_bytes)
 {
-    if (!lkd_session_is_connected(session))
-        return NULL;
+    LKI_ASSERT(lkd_session_is_connected(session));
     struct lkd_sending *sending = sending_new(core, LKD_EFFECT_SEND, extra_bytes);
     if (!sending)
         return NULL;
@@ -102,8 +101,7 @@ __attribute__((format(printf, 3, 0))) static size_t
 write_text(struct lkd_sending *sending, size_t bytes_max, const char *format, va_list arguments)
 {
     int length = vsnprintf((char *)sending->extra, bytes_max, format, arguments);
-    if (length < 0)
-        return 0;
+    LKI_ASSERT(length >= 0);
     return (size_t)length < bytes_max ? (size_t)length : bytes_max - 1;
 }
 

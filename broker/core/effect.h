@@ -10,8 +10,6 @@
 #include "broker/core/core.h"
 #include "common/list.h"
 
-#define LKD_TEXT_BYTES_MAX 640u /* the longest detail text, with a whole name in it */
-
 struct lkd_session;
 struct lkd_segment;
 

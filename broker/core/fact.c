@@ -65,6 +65,7 @@ uint64_t lkd_fact_look_sequence(const struct lki_area *area, uint32_t lock)
 
 uint64_t lkd_fact_look_wait(const struct lki_area *area, uint32_t slot)
 {
+    LKI_STEP("fact_look_wait"); /* its owner may write something else between two looks */
     return atomic_load_explicit(&area->attachments[slot].wait, memory_order_acquire);
 }
 

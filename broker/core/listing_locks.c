@@ -8,6 +8,7 @@
 #include "broker/core/lock_name.h"
 #include "broker/core/rights.h"
 #include "broker/core/segment.h"
+#include "common/assert.h"
 
 #define KEY_LOCK_SHIFT 20u
 #define KEY_CLASS_SHIFT 18u
@@ -51,8 +52,7 @@ static uint32_t lock_of(const struct line *line)
 
 static bool is_beyond(const struct lines *lines, uint64_t key)
 {
-    return lines->count == lines->room &&
-           (lines->room == 0 || key >= lines->line[lines->count - 1].key);
+    return lines->count == lines->room && key >= lines->line[lines->count - 1].key;
 }
 
 static void insert(struct lines *lines, const struct line *line)
@@ -205,13 +205,14 @@ static void add_line(struct lkd_page *page, const struct lkd_segment *segment,
 bool lkd_listing_locks(struct lkd_page *page, const struct lkd_segment *segment, uint64_t key)
 {
     uint64_t first = key >> KEY_LOCK_SHIFT;
-    if (first >= segment->locks)
+    if (first >= segment->locks || segment->quarantined)
         return true;
     uint32_t end = segment->locks;
     if (end - first > LKD_PAGE_WORK_MAX)
         end = (uint32_t)first + LKD_PAGE_WORK_MAX;
 
     struct lines lines = {.room = lkd_page_room(page), .from = key};
+    LKI_ASSERT(lines.room > 0); /* a page that is full ends before the next segment */
     collect_words(&lines, segment, (uint32_t)first, end);
     for (uint32_t slot = 1; slot < segment->slot_capacity; slot++)
         if (segment->slots[slot].attachment)
@@ -222,8 +223,8 @@ bool lkd_listing_locks(struct lkd_page *page, const struct lkd_segment *segment,
     for (size_t i = 0; i < lines.count; i++)
         add_line(page, segment, &lines.line[i]);
     if (lines.cut) {
-        uint64_t next = lines.count > 0 ? lines.line[lines.count - 1].key + 1 : key;
-        page->list->next_cursor = (uint64_t)segment->number << LKD_CURSOR_KEY_BITS | next;
+        page->list->next_cursor = (uint64_t)segment->number << LKD_CURSOR_KEY_BITS |
+                                  (lines.line[lines.count - 1].key + 1);
         return false;
     }
     if (end < segment->locks) {

@@ -115,8 +115,8 @@ bool lkd_lock_name_find(const struct lkd_core *core, const struct lkd_segment *s
 
 struct lki_bytes lkd_lock_name_at(const struct lkd_segment *segment, uint32_t lock)
 {
-    const struct lkd_lock_name *name =
-        segment->lock_name_at && lock < segment->locks ? segment->lock_name_at[lock] : NULL;
+    LKI_ASSERT(lock < segment->locks);
+    const struct lkd_lock_name *name = segment->lock_name_at ? segment->lock_name_at[lock] : NULL;
     if (!name)
         return (struct lki_bytes){.data = NULL};
     return (struct lki_bytes){.data = name->bytes, .length_bytes = name->length_bytes};

@@ -485,8 +485,9 @@ void lkd_open_created(struct lkd_core *core, struct lkd_segment *segment,
                       const struct lkd_parked *leader, uint64_t now_ns)
 {
     struct opening opening;
-    if (begin(&opening, core, leader->session, &leader->message, &leader->offer, now_ns))
-        attach(&opening, segment, true);
+    bool parsed = begin(&opening, core, leader->session, &leader->message, &leader->offer, now_ns);
+    LKI_ASSERT(parsed); /* as it was before it waited */
+    attach(&opening, segment, true);
 }
 
 static void open_existing(struct opening *opening, struct lkd_segment *segment)

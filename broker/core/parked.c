@@ -6,24 +6,22 @@
 #include "common/assert.h"
 
 /* Points the copied message at the copied name. */
-static bool copy_name(struct lkd_parked *parked, struct lki_bytes *name)
+static void copy_name(struct lkd_parked *parked, struct lki_bytes *name)
 {
-    if (name->length_bytes > LKI_NAME_TEXT_BYTES_MAX)
-        return false; /* not reached: such a name was refused before */
+    LKI_ASSERT(name->length_bytes <= LKI_NAME_TEXT_BYTES_MAX); /* it was parsed before */
     memcpy(parked->name, name->data, name->length_bytes);
     name->data = (const uint8_t *)parked->name;
-    return true;
 }
 
-static bool copy_message(struct lkd_parked *parked, const struct lki_message *message)
+static void copy_message(struct lkd_parked *parked, const struct lki_message *message)
 {
     parked->message = *message;
     if (message->type == LKI_REQUEST_OPEN)
-        return copy_name(parked, &parked->message.as.open.name);
-    if (message->type == LKI_REQUEST_REMOVE)
-        return copy_name(parked, &parked->message.as.remove.name);
-    LKI_ASSERT(message->type == LKI_REQUEST_GROW);
-    return true;
+        copy_name(parked, &parked->message.as.open.name);
+    else if (message->type == LKI_REQUEST_REMOVE)
+        copy_name(parked, &parked->message.as.remove.name);
+    else
+        LKI_ASSERT(message->type == LKI_REQUEST_GROW);
 }
 
 struct lkd_parked *lkd_park(struct lkd_core *core, struct lkd_session *session,
@@ -38,12 +36,12 @@ struct lkd_parked *lkd_park(struct lkd_core *core, struct lkd_session *session,
         return NULL;
     }
     struct lkd_parked *parked = calloc(1, sizeof(*parked));
-    if (!parked || !copy_message(parked, message)) {
-        free(parked);
+    if (!parked) {
         lkd_refuse(core, session, message->id, LKI_STATUS_NO_MEMORY,
                    "the broker has no memory to remember this request");
         return NULL;
     }
+    copy_message(parked, message);
     parked->session = session;
     parked->segment = segment;
     parked->repeating = session->repeating;
@@ -57,7 +55,8 @@ struct lkd_parked *lkd_park(struct lkd_core *core, struct lkd_session *session,
 
 void lkd_parked_free(struct lkd_parked *parked)
 {
-    if (parked->segment && parked->segment->leader == parked)
+    LKI_ASSERT(parked->segment); /* none is freed between taking and resuming */
+    if (parked->segment->leader == parked)
         parked->segment->leader = NULL;
     lki_list_remove(&parked->of_segment);
     lki_list_remove(&parked->of_session);

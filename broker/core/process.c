@@ -7,6 +7,7 @@
 #include "broker/core/monitor.h"
 #include "broker/core/reservation.h"
 #include "broker/core/session.h"
+#include "common/assert.h"
 #include "common/clock.h"
 
 #define CHECK_INTERVAL_NS LKI_NS_PER_MS
@@ -64,7 +65,7 @@ static void tell_of_end(struct lkd_core *core, const struct lkd_process *process
     for (const struct lki_list *node = process->sessions.next; node != &process->sessions;
          node = node->next) {
         const struct lkd_session *session = LKI_LIST_ENTRY(node, struct lkd_session, of_process);
-        if (!session->introduced || session->state == LKD_SESSION_GONE)
+        if (!session->introduced)
             continue;
         lkd_monitor_session(core, LKI_EVENT_PROCESS_ENDED, session, NULL);
         return;
@@ -92,8 +93,7 @@ void lkd_core_process_ended(struct lkd_core *core, uint64_t number, uint64_t now
 
 void lkd_process_check(struct lkd_core *core, struct lkd_process *process, uint64_t now_ns)
 {
-    if (process->ended)
-        return;
+    LKI_ASSERT(!process->ended); /* its end has ended all by which one gets here */
     if (process->checked && now_ns - process->checked_ns < CHECK_INTERVAL_NS)
         return;
     process->checked = true;

@@ -256,7 +256,8 @@ void lkd_quota_explain(const struct lkd_quota *quota, const struct lkd_claim *cl
         break;
     }
     }
-    if (length > 0 && (size_t)length < buffer_bytes)
+    LKI_ASSERT(length > 0);
+    if ((size_t)length < buffer_bytes)
         snprintf(buffer + length, buffer_bytes - (size_t)length,
                  "; %s, or have the broker started with a larger --limit %s=N", remedy_of(resource),
                  name);

@@ -98,7 +98,7 @@ void lkd_registry_remove_name(struct lkd_core *core, struct lkd_segment *segment
     segment->named = false;
     HASH_DELETE(by_name, core->by_name, segment);
     for (uint32_t slot = 1; slot < segment->slot_capacity; slot++)
-        if (segment->slots[slot].attachment && segment->slots[slot].attachment->record)
+        if (segment->slots[slot].attachment)
             lkd_ledger_change(&core->ledger, segment->slots[slot].attachment->record);
     LKI_STEP("remove_name");
     if (segment->record) /* seq_cst: before whatever is done next */

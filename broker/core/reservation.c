@@ -7,6 +7,7 @@
 
 #include "broker/core/registry.h"
 #include "broker/core/session.h"
+#include "common/assert.h"
 
 bool lkd_core_next_name_change(struct lkd_core *core, struct lkd_name_change *out)
 {
@@ -19,7 +20,8 @@ bool lkd_core_next_name_change(struct lkd_core *core, struct lkd_name_change *ou
         return true;
     const struct lkd_session *session = lkd_session_find(core, record->session);
     const struct lkd_segment *segment = lkd_registry_find_number(core, record->segment);
-    if (!session || !segment || !segment->named)
+    LKI_ASSERT(session && segment); /* their records outlive it */
+    if (!segment->named)
         return true;
     out->present = true;
     out->process = session->process->number;

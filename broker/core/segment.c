@@ -206,8 +206,9 @@ static void record(struct lkd_core *core, struct lkd_segment *segment,
                    const struct lkd_segment_made *made)
 {
     struct lkd_segment_record *record = lkd_ledger_take_segment(&core->ledger);
-    LKI_ASSERT(record); /* as many as the quota admits */
-    uint32_t facts = (segment->named ? LKD_SEGMENT_NAMED : 0) |
+    LKI_ASSERT(record);         /* as many as the quota admits */
+    LKI_ASSERT(segment->named); /* what removes the name waits until it is made */
+    uint32_t facts = LKD_SEGMENT_NAMED |
                      (segment->state == LKD_SEGMENT_PUBLISHED ? LKD_SEGMENT_IS_PUBLISHED : 0) |
                      (segment->file ? LKD_SEGMENT_IS_FILE : 0);
     LKI_STEP("segment_record");
@@ -301,11 +302,13 @@ void lkd_segment_quarantine(struct lkd_segment *segment)
 
 void lkd_segment_settle(struct lkd_core *core, struct lkd_segment *segment)
 {
-    if (segment->slots_taken > 0 || segment->growing || segment->orphaned)
+    if (segment->slots_taken > 0 || segment->growing)
         return;
+    LKI_ASSERT(!segment->orphaned); /* somebody attached asked, and is repaired after that */
     switch (segment->state) {
     case LKD_SEGMENT_MAKING:
     case LKD_SEGMENT_ENDED:
+        LKI_UNREACHABLE("nothing of a segment ends before it is made, or after it");
         break;
     case LKD_SEGMENT_UNPUBLISHED: /* its creator is gone: nobody can publish it */
         lkd_segment_end(core, segment, true);
@@ -342,7 +345,8 @@ uint32_t lkd_segment_take_slot(struct lkd_segment *segment, struct lkd_attachmen
     while (slot < segment->slot_capacity && segment->slots[slot].attachment)
         slot++;
     segment->lowest_free = slot;
-    if (slot > segment->attachments_max || !reserve_slot(segment, slot))
+    LKI_ASSERT(slot <= segment->attachments_max); /* not all are taken */
+    if (!reserve_slot(segment, slot))
         return 0;
     struct lkd_slot *taken = &segment->slots[slot];
     taken->attachment = attachment;

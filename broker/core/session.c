@@ -76,12 +76,11 @@ static bool session_enlist(struct lkd_core *core, struct lkd_session *session, u
     return true;
 }
 
-/* Its record, without descriptors. False: the ledger is full. */
-static bool session_record(struct lkd_core *core, struct lkd_session *session)
+/* Its record, without descriptors. */
+static void session_record(struct lkd_core *core, struct lkd_session *session)
 {
     struct lkd_session_record *record = lkd_ledger_take_session(&core->ledger);
-    if (!record)
-        return false;
+    LKI_ASSERT(record); /* as many as the quota admits */
     LKI_STEP("session_record");
     record->socket_fd = LKD_NO_FD;
     record->pidfd = LKD_NO_FD;
@@ -98,7 +97,6 @@ static bool session_record(struct lkd_core *core, struct lkd_session *session)
     memcpy(record->command, session->command, sizeof(record->command));
     lkd_record_enter(&record->state, LKD_RECORD_LIVE);
     session->record = record;
-    return true;
 }
 
 static void note(struct lkd_session *session, uint32_t flag)
@@ -206,8 +204,7 @@ static struct lkd_session *session_make(struct lkd_core *core, const struct lkd_
     }
     session->opened_ns = now_ns;
     session->process = process;
-    bool recorded = session_record(core, session);
-    LKI_ASSERT(recorded); /* as many as the quota admits */
+    session_record(core, session);
     lki_list_append(&process->sessions, &session->of_process);
     return session;
 }
@@ -282,7 +279,7 @@ static const char *farewell_of(const struct lkd_session *session)
 
 static void forget_if_done(struct lkd_core *core, struct lkd_session *session)
 {
-    if (session->state != LKD_SESSION_LOST || !lki_list_is_empty(&session->attachments))
+    if (!lki_list_is_empty(&session->attachments))
         return;
     enter(session, LKD_SESSION_GONE);
     if (session->introduced)
@@ -327,7 +324,8 @@ void lkd_core_session_dropped(struct lkd_core *core, uint64_t number, const char
                               uint64_t now_ns)
 {
     struct lkd_session *session = lkd_session_find(core, number);
-    if (session && lki_list_is_empty(&session->of_broken)) {
+    if (session) {
+        LKI_ASSERT(lki_list_is_empty(&session->of_broken)); /* as between any two events */
         session->to_blame = true;
         snprintf(session->farewell, sizeof(session->farewell), "%s", reason);
     }

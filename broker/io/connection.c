@@ -103,13 +103,15 @@ static void lose(struct lkd_connection *connection, const char *reason)
      * the renaming, so the new name is there. */
     char command[32];
     lkd_proc_command(connection->peer.pid, command, sizeof(command));
-    lkd_connection_close(connection);
     if (command[0] != '\0')
         lkd_core_session_renamed(daemon->core, session, command);
     if (reason != NULL)
         lkd_core_session_dropped(daemon->core, session, reason, lki_clock_now_ns());
     else
         lkd_core_session_lost(daemon->core, session, lki_clock_now_ns());
+    /* Not before the ledger says so: a helper closes the descriptor, at once, and a successor would
+     * look for it by its number, which may be something else's by then. */
+    lkd_connection_close(connection);
 }
 
 void lkd_connection_log(const struct lkd_connection *connection, enum lkd_log_level level,

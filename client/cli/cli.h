@@ -46,6 +46,7 @@ struct lki_cli_command {
     lki_cli_command_fn run;
 };
 
+int lki_cli_bench(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_run(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_ls(struct lki_cli *cli, int argc, char **argv);
 int lki_cli_why(struct lki_cli *cli, int argc, char **argv);

@@ -15,6 +15,7 @@ static const struct lki_cli_command commands[] = {
     {"monitor", "print what happens at the broker", lki_cli_monitor},
     {"release", "end whoever holds a lock, by force", lki_cli_release},
     {"seg", "create, list, inspect and remove segments", lki_cli_seg},
+    {"bench", "measure this machine, beside other locks if asked to", lki_cli_bench},
     {NULL, NULL, NULL},
 };
 

@@ -46,7 +46,7 @@ def main():
         change = instructions / before - 1
         bad = abs(change) > TOLERANCE
         failed |= bad
-        print("%-12s %6.1f instructions, %+.1f %% of %.1f%s" % (
+        print("%-17s %6.1f instructions, %+.1f %% of %.1f%s" % (
             case, instructions, 100 * change, before,
             "" if not bad else ": too many" if change > 0 else ": fewer; write it down"))
     return 1 if failed and "--write" not in sys.argv else 0

@@ -9,6 +9,7 @@
 #include "tests/support/broker.h"
 #include "tests/support/client.h"
 #include "tests/support/process.h"
+#include <lockkeeper/inline.h>
 
 static void exclusive(struct lk_lock *lock, unsigned long count)
 {
@@ -35,6 +36,26 @@ static void optimistic(struct lk_lock *lock, unsigned long count)
     }
 }
 
+static void exclusive_inline(struct lk_lock *lock, unsigned long count)
+{
+    const struct lk_inline *fast = lk_lock_inline(lock, LK_INLINE_LAYOUT);
+    for (unsigned long i = 0; i < count; i++) {
+        test_check(lk_inline_acquire(fast, lock, LK_EXCLUSIVE, LK_WAIT_FOREVER) == LK_ACQUIRED,
+                   "acquire");
+        test_check(lk_inline_release(fast, lock) == 0, "release");
+    }
+}
+
+static void optimistic_inline(struct lk_lock *lock, unsigned long count)
+{
+    const struct lk_inline *fast = lk_lock_inline(lock, LK_INLINE_LAYOUT);
+    for (unsigned long i = 0; i < count; i++) {
+        uint64_t version;
+        test_check(lk_inline_read_begin(fast, lock, &version) == 0, "read_begin");
+        test_check(lk_inline_read_valid(fast, lock, version), "read_valid");
+    }
+}
+
 /* What is not told apart by cost: an exclusive pair after a shared one looks for readers. */
 static void alternating(struct lk_lock *lock, unsigned long count)
 {
@@ -52,6 +73,8 @@ static const struct {
     {"shared", shared},
     {"optimistic", optimistic},
     {"alternating", alternating},
+    {"exclusive_inline", exclusive_inline},
+    {"optimistic_inline", optimistic_inline},
 };
 
 int main(int argc, char **argv)

@@ -8,6 +8,7 @@ that links us, and a way for two versions of it to meet in one process.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -20,9 +21,11 @@ def output_of(*command):
 
 
 def declared_functions(header):
-    # Preprocessed, so that comments and macros are gone.
-    text = output_of("cc", "-E", "-P", "-DLK_API=", header)
-    return set(re.findall(r"\b(lk_\w+)\s*\((?!\*)", text))
+    # Preprocessed, so that comments and macros are gone. What is inline is in no library.
+    include = os.path.dirname(os.path.dirname(os.path.abspath(header)))
+    text = output_of("cc", "-E", "-P", "-I", include, header)
+    inline = set(re.findall(r"static inline \w+ (lk_\w+)\(", text))
+    return set(re.findall(r"\b(lk_\w+)\s*\((?!\*)", text)) - inline
 
 
 def exported_symbols(library):

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A program that knows only the installed package. Valid C11 and C++17. */
+#include <lockkeeper/inline.h>
 #include <lockkeeper/lockkeeper.h>
 
 #include <errno.h>
@@ -23,6 +24,10 @@ int main(void)
     int r = lk_session_open("/dev/null/lockkeeper.sock", &options, &session);
     if (r >= 0 || session != NULL) {
         fprintf(stderr, "consumer: opened a session with nobody: %d\n", r);
+        return 1;
+    }
+    if (lk_inline_acquire(NULL, NULL, LK_EXCLUSIVE, 0) != -EINVAL || lk_lock_inline(NULL, 1)) {
+        fprintf(stderr, "consumer: locked nothing\n");
         return 1;
     }
     printf("%s; %s\n", text, lk_last_error());

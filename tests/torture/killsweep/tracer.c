@@ -49,11 +49,18 @@ static void poke(pid_t pid, uint64_t address, uint64_t word)
     trace_must(PTRACE_POKETEXT, pid, address, word, "POKETEXT");
 }
 
+#define REGISTER_OFFSET(name) offsetof(struct user_regs_struct, name)
+
+static uint64_t read_register(pid_t pid, size_t offset)
+{
+    long value = trace(PTRACE_PEEKUSER, pid, offset, 0);
+    test_check(errno == 0, "ptrace PEEKUSER");
+    return (uint64_t)value;
+}
+
 static uint64_t read_pc(pid_t pid)
 {
-    long pc = trace(PTRACE_PEEKUSER, pid, offsetof(struct user_regs_struct, rip), 0);
-    test_check(errno == 0, "ptrace PEEKUSER");
-    return (uint64_t)pc;
+    return read_register(pid, REGISTER_OFFSET(rip));
 }
 
 static void write_pc(pid_t pid, uint64_t pc)
@@ -235,13 +242,19 @@ struct recorder {
     struct path *path;
     struct turns turns;
     bool behind_call;
+    uint64_t inside; /* the last instruction inside, if that was the last one; else 0 */
 };
+
+static bool is_inside(const struct path_range *range, uint64_t pc)
+{
+    return pc >= range->begin && pc < range->end;
+}
 
 /* The tracee stands before the instruction at pc. */
 static void note(struct recorder *recorder, uint64_t pc)
 {
     const struct path_range *range = recorder->range;
-    bool inside = pc >= range->begin && pc < range->end;
+    bool inside = is_inside(range, pc);
     bool behind = recorder->behind_call;
     recorder->behind_call = range->calls && (peek(recorder->pid, pc) & 0xffff) == SYSCALL_OPCODE;
     if (!inside && !behind && !recorder->behind_call)
@@ -251,13 +264,52 @@ static void note(struct recorder *recorder, uint64_t pc)
                                                .syscall = behind || recorder->behind_call});
 }
 
+/* Where the code inside goes on, if it has just called something outside; else 0. */
+static uint64_t return_address(struct recorder *recorder, uint64_t pc)
+{
+    uint64_t caller = recorder->inside;
+    recorder->inside = is_inside(recorder->range, pc) ? pc : 0;
+    if (!recorder->range->over || caller == 0 || recorder->inside != 0)
+        return 0;
+    uint64_t opcode = peek(recorder->pid, caller) & 0xff;
+    uint64_t to = peek(recorder->pid, read_register(recorder->pid, REGISTER_OFFSET(rsp)));
+    bool returns = opcode == 0xc3 || opcode == 0xc2; /* then what lies there is something else */
+    return !returns && is_inside(recorder->range, to) ? to : 0;
+}
+
+/* One step, or what is called outside as one. Returns the address of a breakpoint to be taken back by
+ * stepped(), or 0. */
+static uint64_t step(struct recorder *recorder, uint64_t *out_original)
+{
+    uint64_t to = return_address(recorder, read_pc(recorder->pid));
+    if (to == 0) {
+        trace_must(PTRACE_SINGLESTEP, recorder->pid, 0, 0, "SINGLESTEP");
+        return 0;
+    }
+    *out_original = peek(recorder->pid, to);
+    poke(recorder->pid, to, (*out_original & ~UINT64_C(0xff)) | BREAKPOINT);
+    trace_must(PTRACE_CONT, recorder->pid, 0, 0, "CONT");
+    return to;
+}
+
+static void stepped(const struct recorder *recorder, uint64_t to, uint64_t original)
+{
+    if (to == 0)
+        return;
+    if (read_pc(recorder->pid) == to + 1)
+        write_pc(recorder->pid, to);
+    poke(recorder->pid, to, original);
+}
+
 void tracer_record(pid_t pid, const struct path_range *range, struct path *out_path)
 {
     struct recorder recorder = {.pid = pid, .range = range, .path = out_path};
     for (;;) {
+        uint64_t original = 0;
         note(&recorder, read_pc(pid));
-        trace_must(PTRACE_SINGLESTEP, pid, 0, 0, "SINGLESTEP");
+        uint64_t to = step(&recorder, &original);
         int signal = await_signal(pid);
+        stepped(&recorder, to, original);
         if (signal == SIGSTOP)
             break;
         test_check(signal == SIGTRAP, "signal %d on the path", signal);
@@ -289,12 +341,14 @@ void tracer_record_until(pid_t pid, const struct path_range *range, tracer_done_
                          void *user, struct path *out_path)
 {
     struct recorder recorder = {.pid = pid, .range = range, .path = out_path};
+    uint64_t to, original = 0;
     int signal;
     for (;;) {
         note(&recorder, read_pc(pid));
-        trace_must(PTRACE_SINGLESTEP, pid, 0, 0, "SINGLESTEP");
+        to = step(&recorder, &original);
         if (!await_stop_unless(pid, is_done, user, &signal))
             break;
+        stepped(&recorder, to, original);
         test_check(signal == SIGTRAP, "signal %d on the path", signal);
         out_path->steps++;
     }
@@ -302,6 +356,7 @@ void tracer_record_until(pid_t pid, const struct path_range *range, tracer_done_
     bool ended;
     trace_must(PTRACE_INTERRUPT, pid, 0, 0, "INTERRUPT");
     (void)stop_signal(pid, 0, &ended);
+    stepped(&recorder, to, original);
 }
 
 /* --- Running to a point --- */

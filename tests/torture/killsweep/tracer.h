@@ -32,6 +32,7 @@ struct path_range {
     uint64_t begin;
     uint64_t end;
     bool calls;
+    bool over; /* what the code calls elsewhere is run up to its return, not stepped through */
 };
 
 /* The code of the program that a process executes, without its shared libraries. */

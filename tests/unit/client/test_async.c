@@ -127,6 +127,35 @@ ASYNC_TEST(granted_lock_is_released_through_the_broker)
     cr_assert(eq(int, lk_lock_release(lock), 0));
 }
 
+/* Acquires again, and is granted before it returns: the answer to its publishing comes behind. */
+static void acquire_again(struct lk_lock *which, int r, void *user)
+{
+    on_acquired(which, r, user);
+    uint64_t release_id = 3 * (uint64_t)calls - 1; /* 5, 8, ...; behind it the other two */
+    result(release_id, LKI_STATUS_OK);
+    grant(release_id + 1);
+    result(release_id + 2, LKI_STATUS_OK);
+    cr_assert(eq(int, lk_lock_release(which), 0));
+    cr_assert(calls < 4, "dispatch does not return");
+    cr_assert(eq(int, lk_lock_acquire_async(which, LK_EXCLUSIVE, 0, acquire_again, user), 0));
+    cr_assert(eq(int, lk_segment_publish(segment), 0));
+}
+
+ASYNC_TEST(dispatch_calls_what_was_due_when_it_began)
+{
+    grant(ACQUIRE_ID);
+    cr_assert(eq(int, lk_session_dispatch(session), 1));
+    result(3, LKI_STATUS_OK);
+    cr_assert(eq(int, lk_lock_release(lock), 0));
+    calls = 1;
+    cr_assert(eq(int, lk_lock_acquire_async(lock, LK_EXCLUSIVE, 0, acquire_again, &calls), 0));
+    grant(4);
+    cr_assert(eq(int, lk_session_dispatch(session), 1));
+    cr_expect(eq(int, calls, 2));
+    cr_assert(eq(int, lk_session_dispatch(session), 1), "the next one");
+    cr_expect(eq(int, calls, 3));
+}
+
 ASYNC_TEST(one_at_a_time_per_lock)
 {
     cr_expect(eq(int, lk_lock_acquire_async(lock, LK_SHARED, 0, on_acquired, &calls), -EALREADY));

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "common/clock.h"
 
@@ -16,23 +17,6 @@ TestSuite(adoption, .init = world_setup, .fini = world_teardown, .timeout = 60);
 static struct lkd_ledger_header *header(void)
 {
     return world.ledger;
-}
-
-static bool logged(const char *text)
-{
-    for (size_t i = 0; i < world.record_count; i++)
-        if (world.records[i].effect.kind == LKD_EFFECT_LOG && strstr(world.records[i].detail, text))
-            return true;
-    return false;
-}
-
-static bool was_disconnected(uint64_t session)
-{
-    for (size_t i = 0; i < world.record_count; i++)
-        if (world.records[i].effect.kind == LKD_EFFECT_DISCONNECT &&
-            world.records[i].effect.session == session)
-            return true;
-    return false;
 }
 
 /* The worker dies while it is at a request of the session about the segment; 0: about none. */
@@ -136,6 +120,41 @@ Test(adoption, a_segment_that_two_workers_fail_over_is_looked_at_no_more)
     EXPECT_STATUS(a, id, LKI_STATUS_STALE);
     cr_expect(ne(ptr, strstr(detail_of(a, id), "failed twice"), NULL), "%s", detail_of(a, id));
     EXPECT_STATUS(c, request_open(c, "x", 0), LKI_STATUS_STALE);
+}
+
+/* Whoever touches its memory dies of it. */
+Test(adoption, a_segment_in_quarantine_is_touched_for_no_request)
+{
+    uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2), root = connect_as(0, 3);
+    struct lki_opened at = quarantine(a, b), other = opened(a, "y", LK_CREATE);
+    struct native native;
+    native_init(&native, a, &other);
+    native_try(&native, 3, X);
+    int r = mprotect(world.areas[at.segment], at.area_bytes, PROT_NONE);
+    cr_assert(eq(int, r, 0));
+
+    request_ask(a, at.segment, 1, at.attachment);
+    request_ask(a, at.segment, 1, 0);
+    request_segment(a, LKI_REQUEST_NUDGE, at.segment);
+    uint64_t id = request_force(root, "~1000/x", 1, "it hangs");
+    EXPECT_STATUS(root, id, LKI_STATUS_STALE);
+    cr_expect(ne(ptr, strstr(detail_of(root, id), "failed twice"), NULL), "%s",
+              detail_of(root, id));
+    request_list(root, LKI_LIST_SEGMENTS, "", 0);
+    request_list(root, LKI_LIST_LOCKS, "~1000/x", 0);
+    const struct recorded *page = reply(root, request_list(root, LKI_LIST_LOCKS, "", 0));
+    cr_assert(eq(sz, page->effect.message.as.list_page.count, 1));
+    cr_expect(eq(str, page->strings[0][0], "~1000/y"));
+    request_list(root, LKI_LIST_GRAPH, "", 0);
+    opened(b, "y", 0);
+    uint64_t acquire = request_async(b, other.segment, 3, X, LKI_TIME_NEVER); /* a search */
+    pass(LKI_NS_PER_S);
+    request_cancel(b, acquire);
+    request_segment(a, LKI_REQUEST_DETACH, at.segment);
+    lose(b);
+    end_process(2);
+    work();
+    cr_expect(eq(u32, last_effect(LKD_EFFECT_DROP_SEGMENT)->effect.segment, at.segment));
 }
 
 Test(adoption, a_segment_in_quarantine_can_be_left_removed_and_made_anew)
@@ -446,4 +465,79 @@ Test(adoption, a_wait_is_not_answered_before_its_request_came_again)
                                                        .mode = LKI_MODE_EXCLUSIVE,
                                                        .deadline_ns = deadline_ns}});
     EXPECT_STATUS(b, id, LKI_STATUS_TIMED_OUT);
+}
+
+Test(adoption, what_comes_twice_after_the_resume_is_heard_once)
+{
+    uint64_t a = connect_as(1000, 1);
+    uint64_t id = request_list(a, LKI_LIST_BROKER, "", 0);
+    const struct lki_message message = {
+        .id = id, .type = LKI_REQUEST_LIST, .as.list = {.what = LKI_LIST_BROKER}};
+    forget_effects();
+    crash();
+    take_over();
+    resume(a);
+    send_again(a, &message);
+    send_again(a, &message); /* it was told twice to repeat */
+    cr_expect(ne(ptr, (void *)reply(a, id), NULL));
+    cr_expect(not(was_disconnected(a)));
+}
+
+/* As above, and the client is at its repeating: an earlier request of it has come again already. */
+Test(adoption, a_wait_is_not_answered_while_earlier_requests_come_again)
+{
+    uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2);
+    struct lki_opened at_a = opened(a, "x", LK_CREATE | LK_STRICT), at_b = opened(b, "x", 0);
+    EXPECT_STATUS(a, request_acquire(a, at_a.segment, 0, X, LKI_TIME_NEVER), LKI_STATUS_OK);
+    uint64_t list = request_list(b, LKI_LIST_BROKER, "", 0);
+    uint64_t deadline_ns = world.now_ns + LKI_NS_PER_MS;
+    uint64_t id = request_acquire(b, at_b.segment, 0, X, deadline_ns);
+    forget_effects();
+    crash();
+    take_over();
+    resume(a);
+    resume(b);
+    send_again(b, &(struct lki_message){
+                      .id = list, .type = LKI_REQUEST_LIST, .as.list = {.what = LKI_LIST_BROKER}});
+    pass(2 * LKI_NS_PER_MS);
+    cr_expect(eq(ptr, (void *)reply(b, id), NULL));
+    send_again(b,
+               &(struct lki_message){
+                   .id = id,
+                   .type = LKI_REQUEST_ACQUIRE,
+                   .as.acquire = {.segment = at_b.segment, .mode = X, .deadline_ns = deadline_ns}});
+    EXPECT_STATUS(b, id, LKI_STATUS_TIMED_OUT);
+}
+
+/* With a segment that its user has left: its account has to be made anew. */
+Test(adoption, a_successor_ends_at_whichever_allocation_fails)
+{
+    uint64_t a = connect_as(1000, 1), b = connect_as(1001, 2);
+    struct lki_opened at = opened(a, "x", LK_CREATE | LK_STRICT);
+    EXPECT_STATUS(a, request_lock_named(a, at.segment, "named"), LKI_STATUS_OK);
+    EXPECT_STATUS(a, request_async(a, at.segment, 3, X, LKI_TIME_NEVER), LKI_STATUS_OK);
+    opened(b, "kept", LK_CREATE | LK_KEEP);
+    request_goodbye(b);
+    work();
+    crash();
+    void *ledger = malloc(world.ledger_bytes);
+    cr_assert(ne(ptr, ledger, NULL));
+    memcpy(ledger, world.ledger, world.ledger_bytes);
+    uint32_t at_allocation = 0, failed = 0;
+    do {
+        cr_assert(lt(u32, at_allocation, 200));
+        world.fails_at = ++at_allocation;
+        world.in_core = true;
+        int r = try_to_take_over();
+        cr_assert(r == 0 || r == -ENOMEM, "%d", r);
+        failed += r < 0;
+        crash();
+        memcpy(world.ledger, ledger, world.ledger_bytes);
+    } while (world.fails_at == 0);
+    world.fails_at = 0;
+    free(ledger);
+    cr_expect(lt(u32, 10, failed));
+    take_over();
+    resume(a);
+    opened(connect_as(1001, 3), "kept", 0);
 }

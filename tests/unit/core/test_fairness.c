@@ -381,3 +381,30 @@ Test(fairness, shedding_takes_from_whoever_has_most)
     cr_expect(eq(sz, disconnected(silent[0]) + disconnected(silent[1]), 2));
     cr_expect(eq(sz, disconnected(lone), 0));
 }
+
+Test(fairness, who_has_said_hello_is_not_shed)
+{
+    uint64_t session;
+    world_setup();
+    connect_as(GREEDY, 1);
+    world.now_ns += LKD_SILENT_NS;
+    cr_expect(eq(u32, lkd_core_shed_silent(world.core, 2, world.now_ns), 0), "nobody is silent");
+    cr_assert(eq(int, connect_silent(OTHER, 2, &session), 0));
+    world.now_ns += LKD_SILENT_NS;
+    cr_expect(eq(u32, lkd_core_shed_silent(world.core, 2, world.now_ns), 1));
+    tick();
+    cr_expect(eq(sz, disconnected(session), 1));
+}
+
+Test(fairness, shedding_takes_from_whoever_has_most_in_any_order)
+{
+    uint64_t lone;
+    world_setup();
+    connect_many_silent(3);
+    cr_assert(eq(int, connect_silent(OTHER, 1, &lone), 0));
+    world.now_ns += LKD_SILENT_NS;
+    cr_expect(eq(u32, lkd_core_shed_silent(world.core, 1, world.now_ns), 1));
+    tick();
+    cr_expect(eq(sz, disconnected(silent[0]), 1));
+    cr_expect(eq(sz, disconnected(lone), 0));
+}

@@ -45,14 +45,6 @@ static int last_signal(void)
     return effect ? effect->effect.signal : 0;
 }
 
-static bool logged(const char *text)
-{
-    for (size_t i = 0; i < world.record_count; i++)
-        if (world.records[i].effect.kind == LKD_EFFECT_LOG && strstr(world.records[i].detail, text))
-            return true;
-    return false;
-}
-
 static uint64_t value_of(uint64_t session, uint64_t id)
 {
     return reply(session, id)->effect.message.as.result.value;
@@ -286,4 +278,236 @@ Test(forced, one_more_than_the_maximum_is_refused)
     EXPECT_STATUS(asker, id, LKI_STATUS_NOT_READY);
     tick();
     cr_expect(eq(sz, count_effects(LKD_EFFECT_SIGNAL_PROCESS), 1), "the holder is asked once");
+}
+
+/* --- Which lock --- */
+
+static uint64_t force_named(const char *name, const char *lock_name)
+{
+    uint64_t id = send_message(
+        asker,
+        (struct lki_message){.type = LKI_REQUEST_FORCE_RELEASE,
+                             .as.force_release = {
+                                 .name = {(const uint8_t *)name, strlen(name)},
+                                 .lock_name = {(const uint8_t *)lock_name, strlen(lock_name)},
+                                 .reason = {(const uint8_t *)"it hangs", 8},
+                             }});
+    tick();
+    return id;
+}
+
+Test(forced, a_lock_has_a_name_too)
+{
+    arrange(0, 0);
+    for (int i = 0; i < 3; i++) { /* entries 1, 2, 3 */
+        char name[] = {(char)('a' + i), 0};
+        request_lock_named(holder_session, holder.segment, name);
+    }
+    EXPECT_STATUS(asker, force_named("~1001/a", "d"), LKI_STATUS_NOT_FOUND);
+    char too_long[LKI_NAME_BYTES_MAX + 100] = {0};
+    memset(too_long, 'x', sizeof(too_long) - 1);
+    EXPECT_STATUS(asker, force_named("~1001/a", too_long), LKI_STATUS_NOT_FOUND);
+    EXPECT_STATUS(asker, force_named("~1001/a", "b"), LKI_STATUS_OK);
+    cr_expect(eq(int, last_signal(), 0), "nobody holds that one");
+    force_named("~1001/a", "c");
+    cr_expect(eq(int, last_signal(), SIGTERM));
+}
+
+Test(forced, what_one_may_not_see_one_may_not_end)
+{
+    uint64_t owner = connect_as(ALICE, 5);
+    opened(owner, "private", LK_CREATE);
+    asker = connect_as(CAROL, 9);
+    uint64_t id = force_named("~1001/private", "");
+    EXPECT_STATUS(asker, id, LKI_STATUS_DENIED);
+    cr_expect(ne(ptr, strstr(detail_of(asker, id), "mode 0600 belongs to uid 1001"), NULL), "%s",
+              detail_of(asker, id));
+    cr_expect(not(logged("asked for by")));
+}
+
+Test(forced, an_owner_that_is_nobody_is_freed)
+{
+    arrange(0, 0);
+    native_release(&holder, 3);
+    atomic_store(&holder.area.hot[3].word, UINT32_C(77) << LKI_GENERATION_SHIFT | 1);
+    EXPECT_STATUS(asker, force(), LKI_STATUS_OK);
+    work();
+    cr_expect(eq(int, native_try(&holder, 3, LKI_MODE_EXCLUSIVE), LKI_TAKEN));
+}
+
+Test(forced, who_has_drained_the_last_reader_and_does_not_know_it_yet_holds_nothing)
+{
+    arrange(0, 0);
+    native_release(&holder, 3);
+    uint64_t other = connect_as(BOB, 12);
+    struct native reader;
+    struct lki_opened attached = opened(other, "~1001/a", 0);
+    native_init(&reader, other, &attached);
+    cr_assert(eq(int, native_try(&reader, 3, LKI_MODE_SHARED), LKI_TAKEN));
+    native_wait(&holder, 3, LKI_MODE_EXCLUSIVE);
+    native_release(&reader, 3);
+    EXPECT_STATUS(asker, force(), LKI_STATUS_OK);
+    work();
+    cr_expect(eq(int, last_signal(), 0));
+    cr_expect(eq(int, native_step(&holder), LKI_TAKEN), "the word is left to it");
+}
+
+/* --- Several at once --- */
+
+Test(forced, each_is_answered_when_its_own_lock_is_free)
+{
+    arrange(0, 0);
+    cr_assert(eq(int, native_try(&holder, 4, LKI_MODE_EXCLUSIVE), LKI_TAKEN));
+    struct lki_message message = open_message("leased", LK_CREATE);
+    message.as.open.lease_ns = 3600 * LKI_NS_PER_S;
+    struct lki_opened attached =
+        reply(holder_session, send_message(holder_session, message))->effect.message.as.opened;
+    uint64_t waits = connect_as(BOB, 13);
+    struct lki_opened at_waiter = opened(waits, "leased", 0);
+    struct native in_leased, waiter;
+    native_init(&in_leased, holder_session, &attached);
+    native_init(&waiter, waits, &at_waiter);
+    cr_assert(eq(int, native_try(&in_leased, 3, LKI_MODE_EXCLUSIVE), LKI_TAKEN));
+    cr_assert(eq(int, native_try(&in_leased, 5, LKI_MODE_EXCLUSIVE), LKI_TAKEN));
+    native_wait(&waiter, 5, LKI_MODE_EXCLUSIVE); /* a lease of its own, by no force */
+    request_complain(waits, at_waiter.segment, 5, attached.attachment,
+                     lki_lock_sequence(&waiter.area, 5));
+
+    uint64_t third = force();
+    uint64_t fourth = request_force(asker, "~1001/a", 4, "it hangs");
+    uint64_t other = request_force(asker, "~1002/leased", 3, "it hangs");
+    tick();
+    native_release(&holder, 4);
+    pass(10 * LKI_NS_PER_MS);
+    EXPECT_STATUS(asker, fourth, LKI_STATUS_OK);
+    cr_expect(eq(ptr, (void *)reply(asker, third), NULL));
+    cr_expect(eq(ptr, (void *)reply(asker, other), NULL));
+    native_release(&in_leased, 3);
+    pass(10 * LKI_NS_PER_MS);
+    EXPECT_STATUS(asker, other, LKI_STATUS_OK);
+    cr_expect(eq(ptr, (void *)reply(asker, third), NULL));
+    native_release(&holder, 3);
+    pass(10 * LKI_NS_PER_MS);
+    EXPECT_STATUS(asker, third, LKI_STATUS_OK);
+}
+
+Test(forced, twice_asks_the_holder_once_and_answers_both)
+{
+    arrange(0, 0);
+    uint64_t first = force();
+    uint64_t second = force();
+    cr_expect(eq(sz, count_effects(LKD_EFFECT_SIGNAL_PROCESS), 1));
+    native_release(&holder, 3);
+    pass(10 * LKI_NS_PER_MS);
+    EXPECT_STATUS(asker, first, LKI_STATUS_OK);
+    EXPECT_STATUS(asker, second, LKI_STATUS_OK);
+}
+
+/* Both readers have ended; the repair of the second takes longer than the grace. */
+Test(forced, is_answered_when_the_last_of_several_readers_is_cleaned_up)
+{
+    uint64_t sessions[2];
+    struct native readers[2];
+    opened(connect_as(ALICE, 5), "keeps", LK_CREATE);
+    for (uint64_t i = 0; i < 2; i++) {
+        sessions[i] = connect_as(ALICE, 11 + i);
+        struct lki_opened attached = opened(sessions[i], "a", LK_CREATE);
+        native_init(&readers[i], sessions[i], &attached);
+        cr_assert(eq(int, native_try(&readers[i], 3, LKI_MODE_SHARED), LKI_TAKEN));
+    }
+    asker = connect_as(0, 9);
+    uint64_t id = force();
+    pass(5 * LKI_NS_PER_MS);
+    cr_assert(eq(sz, count_effects(LKD_EFFECT_SIGNAL_PROCESS), 2));
+    end_process(11);
+    end_process(12);
+    world.now_ns += LKD_GRACE_NS;
+    uint32_t before = count_records();
+    while (lkd_core_deadline_ns(world.core) == 0) {
+        bool both = count_records() < before - 2; /* an attachment and a session each */
+        cr_assert(reply(asker, id) == NULL || both, "one reader is left");
+        tick_slice(1);
+    }
+    EXPECT_STATUS(asker, id, LKI_STATUS_OK);
+    cr_expect(eq(u64, value_of(asker, id), 2));
+}
+
+/* --- Beside leases --- */
+
+/* BOB holds lock 3 of ALICE's segment, which has this policy. */
+static void arrange_leased(uint32_t flags, uint32_t on_expiry)
+{
+    uint64_t owner = connect_as(ALICE, 5);
+    struct lki_message message = open_message("a", LK_CREATE | flags);
+    message.as.open.mode = 0666;
+    message.as.open.lease_ns = LKI_NS_PER_S;
+    message.as.open.on_expiry = on_expiry;
+    EXPECT_STATUS(owner, send_message(owner, message), LKI_STATUS_OK);
+    holder_session = connect_as(BOB, 11);
+    struct lki_opened attached = opened(holder_session, "~1001/a", 0);
+    native_init(&holder, holder_session, &attached);
+}
+
+Test(forced, the_owner_of_a_segment_may_fence_without_consent)
+{
+    arrange_leased(LK_STRICT, LK_EXPIRY_FENCE);
+    EXPECT_STATUS(holder_session,
+                  request_acquire(holder_session, holder.segment, 3, LKI_MODE_EXCLUSIVE, 0),
+                  LKI_STATUS_OK);
+    asker = connect_as(ALICE, 9);
+    EXPECT_STATUS(asker, force(), LKI_STATUS_OK);
+    cr_expect(logged("FENCED"));
+    cr_expect(eq(int, last_signal(), 0));
+}
+
+Test(forced, a_native_holder_is_ended_where_leases_only_fence)
+{
+    arrange_leased(0, LK_EXPIRY_FENCE);
+    cr_assert(eq(int, native_try(&holder, 3, LKI_MODE_EXCLUSIVE), LKI_TAKEN));
+    asker = connect_as(0, 9);
+    force();
+    cr_expect(eq(int, last_signal(), SIGTERM));
+}
+
+static void report_holder(void)
+{
+    uint64_t session = connect_as(ALICE, 6);
+    struct native waiter;
+    struct lki_opened attached = opened(session, "a", 0);
+    native_init(&waiter, session, &attached);
+    cr_assert(eq(int, native_try(&holder, 3, LKI_MODE_EXCLUSIVE), LKI_TAKEN));
+    native_wait(&waiter, 3, LKI_MODE_EXCLUSIVE);
+    request_complain(session, attached.segment, 3, holder.party.id,
+                     lki_lock_sequence(&holder.area, 3));
+    pass(LKI_NS_PER_S);
+    cr_assert(logged("only reported"));
+    lki_wait_give_up(&waiter.wait);
+    asker = connect_as(0, 9);
+}
+
+Test(forced, a_hold_that_was_reported_is_ended_all_the_same)
+{
+    arrange_leased(0, LK_EXPIRY_REPORT);
+    report_holder();
+    uint64_t id = force();
+    cr_expect(eq(int, last_signal(), SIGTERM));
+    cr_expect(logged("forced release: pid 11 (worker), uid 1002, holds lock 3 for 1.000 s"));
+    end_process(11);
+    work();
+    EXPECT_STATUS(asker, id, LKI_STATUS_OK);
+}
+
+Test(forced, a_report_about_a_hold_in_another_mode_does_not_count)
+{
+    arrange_leased(0, LK_EXPIRY_REPORT);
+    report_holder();
+    native_release(&holder, 3);
+    cr_assert(eq(int, native_try(&holder, 3, LKI_MODE_SHARED), LKI_TAKEN));
+    uint64_t id = force();
+    pass(10 * LKI_NS_PER_MS);
+    cr_expect(eq(int, last_signal(), SIGTERM));
+    cr_expect(logged("holds lock 3 shared for 0.0"));
+    native_release(&holder, 3);
+    pass(20 * LKI_NS_PER_MS);
+    EXPECT_STATUS(asker, id, LKI_STATUS_OK);
 }

@@ -435,3 +435,122 @@ Test(listing, scribbles_and_absurd_cursors_are_survived)
     cr_expect(eq(u32, holder.mode, X));
     cr_expect(eq(i32, holder.pid, 0));
 }
+
+/* --- What is asked for --- */
+
+Test(listing, there_are_four_listings)
+{
+    uint64_t a = connect_as(1000, 1);
+    EXPECT_STATUS(a, request_list(a, 0, "", 0), LKI_STATUS_INVALID);
+    EXPECT_STATUS(a, request_list(a, LKI_LIST_GRAPH + 1, "", 0), LKI_STATUS_INVALID);
+    const struct recorded *page = reply(a, request_list(a, LKI_LIST_BROKER, "no/such", 0));
+    cr_expect(eq(sz, page->effect.message.as.list_page.count, 1), "which has no name");
+}
+
+Test(listing, a_segment_in_the_making_is_not_there_yet)
+{
+    uint64_t a = connect_as(1000, 1);
+    world.making_waits = true;
+    request_open(a, "x", LK_CREATE);
+    EXPECT_STATUS(a, request_list(a, LKI_LIST_LOCKS, "x", 0), LKI_STATUS_NOT_FOUND);
+    made(last_effect(LKD_EFFECT_MAKE_SEGMENT)->effect.segment, 0);
+    cr_expect(eq(int, reply(a, request_list(a, LKI_LIST_LOCKS, "x", 0))->effect.message.type,
+                 LKI_REPLY_LIST_PAGE));
+}
+
+Test(listing, a_segment_is_unpublished_until_it_is_published)
+{
+    uint64_t a = connect_as(1000, 1);
+    struct lki_opened at = create(a, "x", LK_UNPUBLISHED, 1);
+    const struct recorded *page = reply(a, request_list(a, LKI_LIST_SEGMENTS, "x", 0));
+    cr_expect(eq(u32, page->entries[0].flags, LK_UNPUBLISHED));
+    request_segment(a, LKI_REQUEST_PUBLISH, at.segment);
+    page = reply(a, request_list(a, LKI_LIST_SEGMENTS, "x", 0));
+    cr_expect(eq(u32, page->entries[0].flags, 0));
+}
+
+/* --- Pages --- */
+
+/* Walks all pages; the locks that are shown, in their order. Returns how many pages there were. */
+static size_t walk(uint64_t session, const char *name, uint32_t *locks, size_t *out_count)
+{
+    uint64_t cursor = 0;
+    size_t pages = 0;
+    *out_count = 0;
+    do {
+        const struct recorded *page =
+            reply(session, request_list(session, LKI_LIST_LOCKS, name, cursor));
+        const struct lki_list_page *list = &page->effect.message.as.list_page;
+        for (size_t i = 0; i < list->count; i++)
+            locks[(*out_count)++] = page->entries[i].lock;
+        cursor = list->next_cursor;
+        pages++;
+    } while (cursor != 0);
+    return pages;
+}
+
+Test(listing, locks_of_one_segment_by_its_name_come_in_pages)
+{
+    enum { LOCKS = 2 * LKI_LIST_PAGE_ENTRIES_MAX + 3 };
+    uint64_t a = connect_as(1000, 1);
+    struct lki_opened others = create(a, "w", 0, 8), at = create(a, "x", 0, LOCKS);
+    struct native in_others, holder;
+    native_init(&in_others, a, &others);
+    native_init(&holder, a, &at);
+    native_try(&in_others, 0, X);
+    for (uint32_t lock = 0; lock < LOCKS; lock++)
+        native_try(&holder, lock, X);
+    uint32_t locks[LOCKS];
+    size_t count;
+    cr_expect(eq(sz, walk(a, "x", locks, &count), 3));
+    cr_assert(eq(sz, count, LOCKS));
+    for (uint32_t i = 0; i < LOCKS; i++)
+        cr_expect(eq(u32, locks[i], i));
+}
+
+Test(listing, a_page_ends_when_it_has_looked_at_many_locks_of_several_segments)
+{
+    enum { LOCKS = 60000, SEGMENTS = 3 };
+    uint64_t a = connect_as(1000, 1);
+    for (uint32_t i = 0; i < SEGMENTS; i++) {
+        char name[] = {(char)('a' + i), 0};
+        struct lki_opened at = create(a, name, 0, LOCKS);
+        struct native holder;
+        native_init(&holder, a, &at);
+        native_try(&holder, i, X);
+    }
+    uint32_t locks[SEGMENTS];
+    size_t count;
+    cr_expect(eq(sz, walk(a, "", locks, &count), 2));
+    cr_assert(eq(sz, count, SEGMENTS));
+    for (uint32_t i = 0; i < SEGMENTS; i++)
+        cr_expect(eq(u32, locks[i], i));
+}
+
+Test(listing, a_waiter_is_on_the_page_of_its_lock)
+{
+    enum { LOCKS = 70000 };
+    uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2);
+    struct lki_opened at_a = create(a, "x", 0, LOCKS), at_b = opened(b, "x", 0);
+    struct native holder, waiter;
+    native_init(&holder, a, &at_a);
+    native_init(&waiter, b, &at_b);
+    native_try(&holder, LOCKS - 1, X);
+    native_wait(&waiter, LOCKS - 1, X);
+    uint32_t locks[4];
+    size_t count;
+    cr_expect(eq(sz, walk(a, "x", locks, &count), 2));
+    cr_expect(eq(sz, count, 2), "the owner and the waiter, once each");
+}
+
+Test(listing, a_time_that_nobody_wrote_down_is_none)
+{
+    world.now_ns = 0; /* as if the machine had just started */
+    uint64_t a = connect_as(1000, 1);
+    struct lki_opened at = create(a, "x", 0, 4);
+    struct native client;
+    native_init(&client, a, &at);
+    cr_assert(eq(int, lki_lock_try(&client.party, 0, X, LKI_HOLD_TO_EXIT), LKI_TAKEN));
+    world.now_ns = 1000;
+    cr_expect(eq(u64, holder_of(a, at.segment, 0).held_ns, 0));
+}

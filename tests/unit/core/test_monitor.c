@@ -375,3 +375,77 @@ Test(monitor, with_nobody_watching_nothing_is_made)
     for (size_t i = 0; i < world.record_count; i++)
         cr_expect(ne(int, world.records[i].effect.message.type, LKI_REPLY_EVENT));
 }
+
+Test(monitor, name_is_that_of_one_owner)
+{
+    uint64_t users = watch(BROKER_UID, "~77/xy"), groups = watch(BROKER_UID, "@77/xy");
+    uint64_t a = connect_member(77, 1, 77);
+    opened(a, "~77/xy", LK_CREATE);
+    cr_expect(eq(str, (char *)kinds(users), "5 10"));
+    cr_expect(eq(str, (char *)kinds(groups), ""));
+    opened(a, "@77/xy", LK_CREATE);
+    cr_expect(eq(str, (char *)kinds(users), "5 10"));
+    cr_expect(eq(str, (char *)kinds(groups), "5 10"));
+    opened(connect_as(78, 2), "~78/xy", LK_CREATE);
+    opened(a, "xyz", LK_CREATE);
+    cr_expect(eq(str, (char *)kinds(users), "5 10"));
+    end_process(1); /* and what is about no segment */
+    work();
+    cr_expect(eq(str, (char *)kinds(users), "5 10 11 9"));
+}
+
+Test(monitor, waits_for_two_locks_of_one_holder_are_told_each)
+{
+    uint64_t monitor = watch(BROKER_UID, "");
+    uint64_t a = connect_as(BROKER_UID, 1), b = connect_as(BROKER_UID, 2);
+    struct lki_opened at_a = opened(a, "x", LK_CREATE), at_b = opened(b, "x", 0);
+    struct native holder, waiter;
+    native_init(&holder, a, &at_a);
+    native_init(&waiter, b, &at_b);
+    forget_effects();
+    for (uint32_t lock = 3; lock < 5; lock++) {
+        native_try(&holder, lock, X);
+        native_wait(&waiter, lock, X);
+        request_ask(b, at_b.segment, lock, at_a.attachment);
+        request_ask(b, at_b.segment, lock, at_a.attachment);
+        cr_expect(eq(sz, count_events(monitor), lock - 2));
+        cr_expect(eq(u32, event_of(find_event(monitor, LKI_EVENT_LOCK_WAITED_FOR))->lock, 3));
+        lki_wait_give_up(&waiter.wait);
+    }
+}
+
+Test(monitor, events_lost_by_who_watches_no_more_are_nobodys)
+{
+    uint64_t monitor = watch(BROKER_UID, ""), plain = connect_as(BROKER_UID, 1);
+    lkd_core_events_lost(world.core, plain, 3);
+    lkd_core_events_lost(world.core, plain + 100, 3);
+    forget_effects();
+    lkd_core_events_lost(world.core, monitor, 3);
+    opened(plain, "x", LK_CREATE);
+    size_t position = 0;
+    cr_expect(eq(u64, event_of(next_event(monitor, &position))->lost, 3));
+}
+
+/* A pid may be that of somebody who died here before. */
+Test(monitor, damage_of_an_earlier_process_of_that_pid_is_not_told_again)
+{
+    uint64_t a = connect_as(BROKER_UID, 1), b = connect_as(BROKER_UID, 2);
+    struct lki_opened at = opened(a, "x", LK_CREATE);
+    opened(b, "x", 0);
+    struct native client;
+    native_init(&client, a, &at);
+    native_try(&client, 3, X);
+    end_process(1);
+    work();
+    uint64_t monitor = watch(BROKER_UID, "");
+    pass(LKI_NS_PER_S);
+    a = connect_as(BROKER_UID, 1);
+    at = opened(a, "x", 0);
+    native_init(&client, a, &at);
+    native_try(&client, 4, X);
+    forget_effects();
+    end_process(1);
+    work();
+    cr_expect(eq(u32, event_of(find_event(monitor, LKI_EVENT_LOCK_DAMAGED))->lock, 4));
+    cr_expect(eq(str, (char *)kinds(monitor), "4 2 12 11 3"));
+}

@@ -300,3 +300,27 @@ Test(quota, newcomers_always_find_their_share)
         run(start, 100000);
     setup();
 }
+
+Test(quota, nothing_is_always_to_be_had_and_makes_nobody_a_sharer)
+{
+    struct lkd_usage usage = {{0}};
+    cr_assert(eq(int, take(2001, NULL, 300), LKD_QUOTA_FITS));
+    cr_assert(eq(int, take(2002, NULL, 1), LKD_QUOTA_FITS));
+    cr_assert(eq(int, take(2001, &usage, 1), LKD_QUOTA_USER), "it is above its share");
+    cr_expect(eq(int, take(2001, &usage, 0), LKD_QUOTA_FITS));
+    struct lkd_account *third = lkd_quota_account(&quota, 2003);
+    lkd_quota_charge(&quota, third, NULL, LKD_LOCKS, 0);
+    cr_expect(eq(u32, quota.sharers[LKD_LOCKS], 2));
+    lkd_quota_uncharge(&quota, third, NULL, LKD_LOCKS, 0);
+    cr_expect(eq(u32, quota.sharers[LKD_LOCKS], 2));
+}
+
+Test(quota, an_explanation_is_cut_where_the_room_ends)
+{
+    struct lkd_claim claim = {lkd_quota_account(&quota, 31337), NULL, LKD_LOCKS, 4242};
+    char text[24];
+    memset(text, 'x', sizeof(text));
+    lkd_quota_explain(&quota, &claim, LKD_QUOTA_TOTAL, text, 16);
+    cr_expect(eq(str, text, "this broker has"));
+    cr_expect(eq(int, text[16], 'x'), "nothing behind it is written");
+}

@@ -210,3 +210,53 @@ Test(repair_queue, reader_that_wrote_over_its_id_leaves_no_cell_behind)
         work();
     }
 }
+
+Test(repair_queue, owner_that_is_nobody_is_repaired_in_portions)
+{
+    uint64_t a = connect_as(1000, 1);
+    struct lki_opened at = opened(a, "x", LK_CREATE);
+    struct native client;
+    native_init(&client, a, &at);
+    atomic_store(&client.area.hot[0].word, 5u << 16 | 1);
+    atomic_store(&client.area.hot[9].word, 5u << 16 | 1);
+    request_ask(a, at.segment, 0, 5u << 16 | 1);
+    for (uint32_t ticks = 0; ticks < 5; ticks++)
+        tick_slice(0); /* one lock at least */
+    cr_expect(eq(int, native_try(&client, 0, X), LKI_TAKEN));
+    cr_expect(eq(int, native_try(&client, 9, X), LKI_BUSY));
+    cr_expect(eq(u64, lkd_core_deadline_ns(world.core), 0));
+    work();
+    cr_expect(eq(int, native_try(&client, 9, X), LKI_TAKEN));
+    cr_expect(eq(sz, count_logged("2 locks had an owner 0x50001 that nobody is"), 1));
+}
+
+Test(repair_queue, a_segment_that_everybody_has_left_ends_after_its_last_repair)
+{
+    uint64_t a = connect_as(1000, 1);
+    struct lki_opened at = opened(a, "x", LK_CREATE);
+    struct native client;
+    native_init(&client, a, &at);
+    end_process(1); /* its repair is first in line */
+    while (count_records() > 0) {
+        atomic_store(&client.area.hot[9].word, 5u << 16 | 1);
+        tick_slice(1);
+        cr_assert(eq(u64, lkd_core_deadline_ns(world.core) == 0, count_records() > 0));
+    }
+    cr_expect(eq(sz, count_effects(LKD_EFFECT_DROP_SEGMENT), 1));
+}
+
+/* The id of nobody is asked about while the segment has a user; that one is gone before the repair. */
+Test(repair_queue, a_segment_is_not_dropped_before_what_nobody_owns_is_repaired)
+{
+    uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2);
+    struct lki_opened at = opened(a, "x", LK_CREATE);
+    struct native client;
+    native_init(&client, a, &at);
+    opened(b, "other", LK_CREATE);
+    uint64_t id = request_segment(a, LKI_REQUEST_DETACH, at.segment);
+    atomic_store(&client.area.hot[9].word, 5u << 16 | 1);
+    cr_assert(eq(ptr, (void *)reply(a, id), NULL));
+    work();
+    EXPECT_STATUS(a, id, LKI_STATUS_OK);
+    cr_expect(eq(sz, count_effects(LKD_EFFECT_DROP_SEGMENT), 1));
+}

@@ -287,3 +287,42 @@ Test(session, idle_core_needs_no_timer)
         opened(connect_as(1000, process), "x", LK_CREATE);
     cr_expect(eq(u64, lkd_core_deadline_ns(world.core), LKI_TIME_NEVER));
 }
+
+/* --- What the driver tells --- */
+
+static const char *command_of(uint64_t viewer, uint32_t segment)
+{
+    const struct recorded *answer = reply(viewer, request_holder(viewer, segment, 0));
+    return answer->detail;
+}
+
+Test(session, has_the_command_that_its_process_has_now)
+{
+    uint64_t a = connect_as(1000, 1);
+    struct lki_opened at = opened(a, "x", LK_CREATE);
+    struct native native;
+    native_init(&native, a, &at);
+    native_try(&native, 0, LKI_MODE_EXCLUSIVE);
+    cr_assert(eq(str, (char *)command_of(a, at.segment), "worker"));
+    lkd_core_session_renamed(world.core, a, "make");
+    cr_expect(eq(str, (char *)command_of(a, at.segment), "make"));
+    lkd_core_session_renamed(world.core, a + 1, "nobody");
+    lkd_core_session_renamed(world.core, a, "a command that is longer than thirty-one bytes");
+    cr_expect(eq(str, (char *)command_of(a, at.segment), "a command that is longer than t"));
+    crash();
+    take_over();
+    resume(a);
+    cr_expect(eq(str, (char *)command_of(a, at.segment), "a command that is longer than t"),
+              "another worker knows it too");
+}
+
+Test(session, that_is_not_known_is_not_dropped)
+{
+    uint64_t a = connect_as(1000, 1);
+    drop(a + 1, "it is nobody");
+    cr_expect(eq(sz, count_effects(LKD_EFFECT_DISCONNECT), 0));
+    cr_expect(eq(sz, count_effects(LKD_EFFECT_FORGET_SESSION), 0));
+    drop(a, "it sends nonsense");
+    drop(a, "once more");
+    cr_expect(eq(sz, count_effects(LKD_EFFECT_FORGET_SESSION), 1));
+}

@@ -12,15 +12,6 @@
 
 TestSuite(takeover_memory, .init = world_setup, .fini = world_teardown, .timeout = 120);
 
-static bool was_disconnected(uint64_t session)
-{
-    for (size_t i = 0; i < world.record_count; i++)
-        if (world.records[i].effect.kind == LKD_EFFECT_DISCONNECT &&
-            world.records[i].effect.session == session)
-            return true;
-    return false;
-}
-
 /* What is there to be taken over. */
 struct scene {
     uint64_t holder, waiter, other;

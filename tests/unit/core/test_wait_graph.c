@@ -321,3 +321,39 @@ Test(wait_graph, looks_are_alike_only_if_wait_and_hold_are_the_same)
     second.owner = 0;
     cr_expect(not(lkd_wait_facts_alike(&first, &second)), "released");
 }
+
+Test(wait_graph, looks_are_alike_only_if_the_same_two_are_in_it)
+{
+    const struct lkd_wait_facts first = {
+        .wait = queued(3, 1), .waiter_id = 11, .owner = 12, .holder_id = 12, .sequence = 5};
+    struct lkd_wait_facts second = first;
+    second.waiter_id = 13;
+    cr_expect(not(lkd_wait_facts_alike(&first, &second)), "another waiter in the same slot");
+    second = first;
+    second.holder_id = 13;
+    cr_expect(not(lkd_wait_facts_alike(&first, &second)), "another holder");
+
+    struct lkd_wait_facts drain = {
+        .wait = draining(3), .waiter_id = 11, .owner = 11, .holder_id = 12, .holder_reads = true};
+    second = drain;
+    cr_expect(lkd_wait_facts_alike(&drain, &second));
+    second.holder_reads = false;
+    cr_expect(not(lkd_wait_facts_alike(&drain, &second)), "the reader has left");
+    cr_expect(not(lkd_wait_facts_alike(&second, &drain)), "the reader had not come");
+}
+
+Test(wait_graph, what_blocks_nobody_is_no_edge)
+{
+    waits(0, 1);
+    waits(1, 0)->facts.owner = 0; /* freed meanwhile */
+    cr_expect(eq(sz, search(0), (size_t)0));
+}
+
+Test(wait_graph, search_does_not_begin_anew_when_its_work_is_done)
+{
+    waits(0, 1);
+    waits(1, 0)->true_looks = 0;
+    cr_expect(
+        eq(sz, lkd_wait_graph_search(&made.graph, &made.nodes[0], waiter_of(0), 2), (size_t)0));
+    cr_expect(eq(uint, made.looks, 2), "one round, not confirmed");
+}

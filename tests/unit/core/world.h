@@ -46,8 +46,8 @@ struct world {
     bool scarce;          /* a new session may be refused */
     bool deaf;            /* the sockets take no events */
     uint32_t fail_one_in; /* of so many allocations in the core one fails; 0: none */
+    uint32_t fails_at;    /* the so manieth allocation in the core from now fails; 0: none */
     unsigned seed;
-    uint64_t fails_at; /* the allocation of the core that fails, counted down; 0: none */
     void *areas[4096]; /* by segment number */
     uint64_t area_bytes[4096];
     uint32_t group_of[4096];    /* by session number, what connect_member() was told */
@@ -132,6 +132,9 @@ const char *detail_of(uint64_t session, uint64_t id);
 size_t count_effects(enum lkd_effect_kind kind); /* since the last forget_effects() */
 const struct recorded *last_effect(enum lkd_effect_kind kind);
 size_t count_wakes(uint32_t segment, uint32_t slot);
+size_t count_logged(const char *text); /* lines of the log that have it */
+bool logged(const char *text);
+bool was_disconnected(uint64_t session);
 void forget_effects(void);
 
 /* --- A native client --- */

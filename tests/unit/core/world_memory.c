@@ -102,9 +102,11 @@ void world_free_all(void)
 
 static bool runs_out(void)
 {
-    if (world.in_core && world.fails_at > 0 && --world.fails_at == 0)
-        return true;
-    if (!world.in_core || world.fail_one_in == 0)
+    if (!world.in_core)
+        return false;
+    if (world.fails_at > 0)
+        return --world.fails_at == 0;
+    if (world.fail_one_in == 0)
         return false;
     return (uint32_t)rand_r(&world.seed) % world.fail_one_in == 0;
 }

@@ -210,3 +210,26 @@ size_t count_wakes(uint32_t segment, uint32_t slot)
     }
     return count;
 }
+
+size_t count_logged(const char *text)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < world.record_count; i++)
+        count += world.records[i].effect.kind == LKD_EFFECT_LOG &&
+                 strstr(world.records[i].detail, text) != NULL;
+    return count;
+}
+
+bool logged(const char *text)
+{
+    return count_logged(text) > 0;
+}
+
+bool was_disconnected(uint64_t session)
+{
+    for (size_t i = 0; i < world.record_count; i++)
+        if (world.records[i].effect.kind == LKD_EFFECT_DISCONNECT &&
+            world.records[i].effect.session == session)
+            return true;
+    return false;
+}

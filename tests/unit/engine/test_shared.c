@@ -89,6 +89,17 @@ Test(shared, a_waiter_that_fills_its_cells_meanwhile_is_refused_and_passes_on)
     cr_expect(was_woken(CARL));
 }
 
+Test(shared, a_writer_sees_a_reader_in_any_of_its_cells)
+{
+    for (lock = 0; lock < 16; lock++)
+        take(ANNA, S);
+    for (lock = 0; lock < 16; lock++)
+        cr_expect(eq(int, try_lock(BERT, X), LKI_BUSY), "cell %u", lock);
+    for (lock = 0; lock < 16; lock++)
+        release(ANNA);
+    check_all_quiet();
+}
+
 Test(shared, a_party_made_anew_finds_its_cells)
 {
     take(ANNA, S);

@@ -11,7 +11,9 @@
 
 #define CROWD_NAME "bench-crowd"
 #define CROWD_PROCESSES 4
+#define CROWD_SESSIONS 1000u
 #define CROWD_ATTACHMENTS_MAX 2048
+#define PAIRS 200000u /* per sample */
 
 struct crowd {
     pid_t pids[CROWD_PROCESSES];
@@ -38,7 +40,7 @@ static void gather(const struct bench *bench, struct crowd *crowd)
     if (pipe(ready) < 0)
         bench_fail("cannot make a pipe: %s", strerror(errno));
     for (unsigned i = 0; i < CROWD_PROCESSES; i++) {
-        unsigned sessions = bench->crowd / CROWD_PROCESSES;
+        unsigned sessions = CROWD_SESSIONS / CROWD_PROCESSES;
         crowd->pids[i] = fork();
         if (crowd->pids[i] < 0)
             bench_fail("cannot fork: %s", strerror(errno));
@@ -79,8 +81,12 @@ static double pairs_ns(struct lk_lock *lock, enum lk_mode mode, unsigned pairs)
     return (double)took_ns / pairs;
 }
 
-void bench_crowd(const struct bench *bench, struct bench_group *group)
+void bench_crowd(struct bench *bench, struct bench_report *report)
 {
+    unsigned rounds = bench_rounds(bench, 51);
+    unsigned pairs = bench->quick ? PAIRS / 4 : PAIRS;
+    struct bench_group *group =
+        bench_group_add(report, "ns", BENCH_LESS, rounds, "exclusive pair among attachments");
     struct crowd crowd;
     struct lk_session *alone_session = bench_connect(bench);
     struct lk_session *session = bench_connect(bench);
@@ -92,19 +98,21 @@ void bench_crowd(const struct bench *bench, struct bench_group *group)
     struct lk_lock *reader =
         bench_lock(bench_segment(reader_session, CROWD_NAME, CROWD_ATTACHMENTS_MAX));
 
-    bench_group_init(group, "exclusive pair among attachments", bench->rounds);
-    int one = bench_group_add(group, "1 attachment", BENCH_NO_BASE, 0, 0);
-    int many = bench_group_add(group, "1,000 attachments", one, 1.1, 1.3);
-    int first = bench_group_add(group, "1,000, the first pair after a read", BENCH_NO_BASE, 0, 0);
-    int after = bench_group_add(group, "1,000, the pairs after that one", one, 1.1, 1.3);
-    pairs_ns(alone, LK_EXCLUSIVE, bench->pairs);
-    pairs_ns(crowded, LK_EXCLUSIVE, bench->pairs);
-    for (unsigned round = 0; round < bench->rounds; round++) {
-        bench_sample(group, one, pairs_ns(alone, LK_EXCLUSIVE, bench->pairs));
-        bench_sample(group, many, pairs_ns(crowded, LK_EXCLUSIVE, bench->pairs));
+    int one = bench_series_add(group, "1 attachment");
+    int many = bench_series_add(group, "1,000 attachments");
+    int first = bench_series_add(group, "1,000, the first pair after a read");
+    int after = bench_series_add(group, "1,000, the pairs after that one");
+    bench_series_compare(group, many, one, 1.1, 1.3);
+    bench_series_compare(group, after, one, 1.1, 1.3);
+    pairs_ns(alone, LK_EXCLUSIVE, pairs);
+    pairs_ns(crowded, LK_EXCLUSIVE, pairs);
+    for (unsigned round = 0; round < rounds; round++) {
+        bench_progress(bench, round, rounds, group->name);
+        bench_sample(group, one, pairs_ns(alone, LK_EXCLUSIVE, pairs));
+        bench_sample(group, many, pairs_ns(crowded, LK_EXCLUSIVE, pairs));
         pairs_ns(reader, LK_SHARED, 10);
         bench_sample(group, first, pairs_ns(crowded, LK_EXCLUSIVE, 1));
-        bench_sample(group, after, pairs_ns(crowded, LK_EXCLUSIVE, bench->pairs));
+        bench_sample(group, after, pairs_ns(crowded, LK_EXCLUSIVE, pairs));
     }
     dismiss(&crowd);
     lk_session_close(reader_session);

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/* The uncontended paths of lockkeeper.h as inline functions, for programs that lock so often that
+ * a call into a shared library shows. They do what lk_lock_acquire(), lk_lock_release(),
+ * lk_read_begin() and lk_read_valid() do, and call them whenever anything is in the way: a waiter,
+ * a reader, damage, a lock that goes through the broker, a closed handle, a fork. Both may be mixed
+ * at will.
+ *
+ *     const struct lk_inline *fast = lk_lock_inline(lock, LK_INLINE_LAYOUT);
+ *     if (lk_inline_acquire(fast, lock, LK_EXCLUSIVE, LK_WAIT_FOREVER) >= 0) {
+ *         ...
+ *         lk_inline_release(fast, lock);
+ *     }
+ *
+ * What is compiled in here is a copy of a part of the lock protocol. A library that has another
+ * one says so: lk_lock_inline() gives NULL, with which all of these call the library. So a program
+ * that was built against an older header stays correct, and is as fast as without.
+ *
+ * Threads, fork and errors: as in lockkeeper.h. */
+#ifndef LOCKKEEPER_INLINE_H
+#define LOCKKEEPER_INLINE_H
+
+#include <lockkeeper/lockkeeper.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LK_INLINE_LAYOUT 1u
+
+/* Shared between all processes: the words of one lock. Not to be touched but by what is below. */
+struct lk_inline_words {
+    uint32_t word;
+    uint32_t reserved;
+    uint64_t sequence;
+};
+
+/* Private to the process; written by the library alone. */
+struct lk_inline {
+    const uint32_t *gate;      /* points to 0: call the library */
+    const uint32_t *read_gate; /* the same for reads */
+    void *words;               /* struct lk_inline_words, while one of the gates is open */
+    uint32_t id;
+    uint32_t reserved;
+};
+
+/** The view of a lock that the functions below take; NULL if the library that runs has another
+ * layout, or for NULL. It belongs to the handle, and lives until its session is closed.
+ * @layout: LK_INLINE_LAYOUT */
+LK_API const struct lk_inline *lk_lock_inline(const struct lk_lock *lock, uint32_t layout);
+
+/* A sanitizer that looks for races has to see what the library itself shows it. */
+#if defined(__SANITIZE_THREAD__) || !defined(__GNUC__)
+#define LK_INLINE_OPEN(fast, which) 0
+#else
+#define LK_INLINE_OPEN(fast, which) ((fast) && *(fast)->which)
+#endif
+
+/** As lk_lock_acquire(). */
+static inline int lk_inline_acquire(const struct lk_inline *fast, struct lk_lock *lock,
+                                    enum lk_mode mode, uint64_t timeout_ns)
+{
+    if (mode == LK_EXCLUSIVE && LK_INLINE_OPEN(fast, gate)) {
+        struct lk_inline_words *words = (struct lk_inline_words *)fast->words;
+        uint32_t nobody = 0;
+        if (__atomic_compare_exchange_n(&words->word, &nobody, fast->id, 0, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_RELAXED)) {
+            /* The owner alone writes the sequence. Odd before anything is written under the lock:
+             * that is how readers, and whoever comes after a death, can tell. */
+            uint64_t sequence = __atomic_load_n(&words->sequence, __ATOMIC_RELAXED);
+            __atomic_store_n(&words->sequence, sequence + 1 + (sequence & 1), __ATOMIC_RELAXED);
+            __atomic_thread_fence(__ATOMIC_RELEASE);
+            return LK_ACQUIRED;
+        }
+    }
+    return lk_lock_acquire(lock, mode, timeout_ns);
+}
+
+/** As lk_lock_release(). */
+static inline int lk_inline_release(const struct lk_inline *fast, struct lk_lock *lock)
+{
+    if (LK_INLINE_OPEN(fast, gate)) {
+        struct lk_inline_words *words = (struct lk_inline_words *)fast->words;
+        uint32_t mine = fast->id;
+        if (__atomic_load_n(&words->word, __ATOMIC_RELAXED) == mine) {
+            uint64_t sequence = __atomic_load_n(&words->sequence, __ATOMIC_RELAXED);
+            if (sequence & 1)
+                __atomic_store_n(&words->sequence, sequence + 1, __ATOMIC_RELEASE);
+            if (__atomic_compare_exchange_n(&words->word, &mine, 0, 0, __ATOMIC_RELEASE,
+                                            __ATOMIC_RELAXED))
+                return 0;
+        }
+    }
+    return lk_lock_release(lock); /* goes on from a sequence that is even already */
+}
+
+/** As lk_read_begin(). */
+static inline int lk_inline_read_begin(const struct lk_inline *fast, const struct lk_lock *lock,
+                                       uint64_t *out_version)
+{
+    if (LK_INLINE_OPEN(fast, read_gate)) {
+        const struct lk_inline_words *words = (const struct lk_inline_words *)fast->words;
+        uint64_t sequence = __atomic_load_n(&words->sequence, __ATOMIC_ACQUIRE);
+        if (!(sequence & 1)) {
+            *out_version = sequence;
+            return 0;
+        }
+    }
+    return lk_read_begin(lock, out_version);
+}
+
+/** As lk_read_valid(). */
+static inline bool lk_inline_read_valid(const struct lk_inline *fast, const struct lk_lock *lock,
+                                        uint64_t version)
+{
+    if (LK_INLINE_OPEN(fast, read_gate)) {
+        const struct lk_inline_words *words = (const struct lk_inline_words *)fast->words;
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        return __atomic_load_n(&words->sequence, __ATOMIC_RELAXED) == version;
+    }
+    return lk_read_valid(lock, version);
+}
+
+#undef LK_INLINE_OPEN
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
