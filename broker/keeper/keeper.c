@@ -151,7 +151,12 @@ static _Noreturn void be_worker(struct lkd_keeper *keeper, pid_t parent)
 {
     (void)prctl(PR_SET_NAME, "lockkeeper-work");
     /* Without the keeper nobody would bring the service back after the next failure. */
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) {
+        lkd_log_line(LKD_LOG_ERROR, "cannot start: a worker cannot be tied to its keeper: %s",
+                     strerror(errno));
+        _exit(EX_OSERR);
+    }
+    if (getppid() != parent)
         _exit(EX_OSERR);
     (void)sigprocmask(SIG_SETMASK, &keeper->old_mask, NULL);
     keeper->start.successor = has_served(keeper);
