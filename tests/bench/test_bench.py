@@ -21,7 +21,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 MOMENT = ("--quick", "--rounds", "1", "--seconds", "0.005")
 # None is fine, of these: how much memory, how often awake.
 MAY_BE_ZERO = "memory|wake-ups"
-PATIENCE_S = 20
+PATIENCE_S = 30
 
 
 def bench(*arguments, program=LOCKKEEPER, **more):
@@ -228,6 +228,7 @@ class Manners(unittest.TestCase):
         self.assertTrue(socket, "a broker was started")
         child.send_signal(signal.SIGKILL)
         child.communicate(timeout=PATIENCE_S)
+        deadline = time.monotonic() + PATIENCE_S
         while os.path.exists(os.path.dirname(socket)) and time.monotonic() < deadline:
             time.sleep(0.01)
         self.assertFalse(os.path.exists(os.path.dirname(socket)))
