@@ -6,7 +6,6 @@ int main(void)
 {
     struct test_broker broker;
     test_broker_start(&broker);
-    test_broker_await_log(&broker, "listens at"); /* from then on it ends as it should */
     test_broker_stop(&broker);
     return 0;
 }
