@@ -178,10 +178,12 @@ static bool is_sound_attachment(const struct lkd_segment *segment,
 {
     uint32_t slot = record->id & LKI_SLOT_MASK, generation = record->id >> LKI_GENERATION_SHIFT;
     bool acquires = lkd_record_state(&record->stage) != LKD_ACQUIRE_NONE;
-    return slot >= 1 && slot <= segment->attachments_max && slot == record->slot &&
-           generation >= 1 && generation <= LKI_GENERATION_MAX &&
-           (!acquires || (record->lock < segment->locks &&
-                          (record->mode == LKI_MODE_SHARED || record->mode == LKI_MODE_EXCLUSIVE)));
+    if (slot < 1 || slot > segment->attachments_max || slot != record->slot)
+        return false;
+    if (generation < 1 || generation > LKI_GENERATION_MAX)
+        return false;
+    return !acquires || (record->lock < segment->locks &&
+                         (record->mode == LKI_MODE_SHARED || record->mode == LKI_MODE_EXCLUSIVE));
 }
 
 /* --- Segments and sessions --- */

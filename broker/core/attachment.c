@@ -184,7 +184,8 @@ static void begin_repair(struct lkd_attachment *attachment, enum lki_cause cause
     lkd_record_enter(&attachment->record->state, LKD_RECORD_ENDING);
     /* A client may have written over the id, which would hide the cells of the dead from its repair
      * and leave writers waiting for a reader that is gone. */
-    lkd_fact_restore_id(&attachment->segment->area, attachment->slot, attachment->id);
+    if (!attachment->segment->quarantined)
+        lkd_fact_restore_id(&attachment->segment->area, attachment->slot, attachment->id);
     lki_repair_begin(&attachment->repair, &attachment->segment->area, attachment->id);
 }
 

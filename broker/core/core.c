@@ -183,9 +183,11 @@ static void apply_one_way(struct lkd_core *core, struct lkd_session *session,
     bool ask = message->type == LKI_REQUEST_ASK;
     struct lkd_attachment *main = lkd_attachment_find(
         core, session, ask ? message->as.ask.segment : message->as.segment_ref.segment);
-    if (main && ask)
+    if (!main || main->segment->quarantined)
+        return;
+    if (ask)
         lkd_inquiry_ask(core, main, message, now_ns);
-    else if (main)
+    else
         lkd_wait_nudge(core, main->segment);
 }
 

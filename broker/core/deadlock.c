@@ -70,6 +70,8 @@ static void take_work(struct lkd_wait_graph *graph, uint64_t work)
 static void add_edges(struct lkd_wait_graph *graph, const struct lkd_attachment *waiter)
 {
     const struct lkd_segment *segment = waiter->segment;
+    if (segment->quarantined)
+        return;
     uint64_t wait = lkd_fact_look_wait(&segment->area, waiter->slot) & ~LKI_WAIT_IMPATIENT;
     uint32_t lock = lki_wait_lock(wait);
 

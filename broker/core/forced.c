@@ -171,6 +171,12 @@ static bool take_segment(struct forcing *forcing)
                    segment->uid, forcing->session->uid);
         return false;
     }
+    if (segment->quarantined) {
+        lkd_refuse(forcing->core, forcing->session, forcing->message->id, LKI_STATUS_STALE,
+                   "the broker failed twice over this segment and does not look at it any more; "
+                   "end its processes, and let it be created anew");
+        return false;
+    }
     forcing->segment = segment;
     return true;
 }

@@ -205,7 +205,7 @@ static void add_line(struct lkd_page *page, const struct lkd_segment *segment,
 bool lkd_listing_locks(struct lkd_page *page, const struct lkd_segment *segment, uint64_t key)
 {
     uint64_t first = key >> KEY_LOCK_SHIFT;
-    if (first >= segment->locks)
+    if (first >= segment->locks || segment->quarantined)
         return true;
     uint32_t end = segment->locks;
     if (end - first > LKD_PAGE_WORK_MAX)

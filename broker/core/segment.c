@@ -302,8 +302,9 @@ void lkd_segment_quarantine(struct lkd_segment *segment)
 
 void lkd_segment_settle(struct lkd_core *core, struct lkd_segment *segment)
 {
-    if (segment->slots_taken > 0 || segment->growing || segment->orphaned)
+    if (segment->slots_taken > 0 || segment->growing)
         return;
+    LKI_ASSERT(!segment->orphaned); /* somebody attached asked, and is repaired after that */
     switch (segment->state) {
     case LKD_SEGMENT_MAKING:
     case LKD_SEGMENT_ENDED:

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "common/clock.h"
 
@@ -119,6 +120,41 @@ Test(adoption, a_segment_that_two_workers_fail_over_is_looked_at_no_more)
     EXPECT_STATUS(a, id, LKI_STATUS_STALE);
     cr_expect(ne(ptr, strstr(detail_of(a, id), "failed twice"), NULL), "%s", detail_of(a, id));
     EXPECT_STATUS(c, request_open(c, "x", 0), LKI_STATUS_STALE);
+}
+
+/* Whoever touches its memory dies of it. */
+Test(adoption, a_segment_in_quarantine_is_touched_for_no_request)
+{
+    uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2), root = connect_as(0, 3);
+    struct lki_opened at = quarantine(a, b), other = opened(a, "y", LK_CREATE);
+    struct native native;
+    native_init(&native, a, &other);
+    native_try(&native, 3, X);
+    int r = mprotect(world.areas[at.segment], at.area_bytes, PROT_NONE);
+    cr_assert(eq(int, r, 0));
+
+    request_ask(a, at.segment, 1, at.attachment);
+    request_ask(a, at.segment, 1, 0);
+    request_segment(a, LKI_REQUEST_NUDGE, at.segment);
+    uint64_t id = request_force(root, "~1000/x", 1, "it hangs");
+    EXPECT_STATUS(root, id, LKI_STATUS_STALE);
+    cr_expect(ne(ptr, strstr(detail_of(root, id), "failed twice"), NULL), "%s",
+              detail_of(root, id));
+    request_list(root, LKI_LIST_SEGMENTS, "", 0);
+    request_list(root, LKI_LIST_LOCKS, "~1000/x", 0);
+    const struct recorded *page = reply(root, request_list(root, LKI_LIST_LOCKS, "", 0));
+    cr_assert(eq(sz, page->effect.message.as.list_page.count, 1));
+    cr_expect(eq(str, page->strings[0][0], "~1000/y"));
+    request_list(root, LKI_LIST_GRAPH, "", 0);
+    opened(b, "y", 0);
+    uint64_t acquire = request_async(b, other.segment, 3, X, LKI_TIME_NEVER); /* a search */
+    pass(LKI_NS_PER_S);
+    request_cancel(b, acquire);
+    request_segment(a, LKI_REQUEST_DETACH, at.segment);
+    lose(b);
+    end_process(2);
+    work();
+    cr_expect(eq(u32, last_effect(LKD_EFFECT_DROP_SEGMENT)->effect.segment, at.segment));
 }
 
 Test(adoption, a_segment_in_quarantine_can_be_left_removed_and_made_anew)

@@ -66,6 +66,15 @@ Test(lease_hold, of_nobody_has_no_clock)
     cr_expect(eq(u64, lkd_core_deadline_ns(world.core), LKI_TIME_NEVER));
 }
 
+Test(lease_hold, of_another_than_was_complained_about_has_no_clock)
+{
+    arrange(LK_EXPIRY_KILL, LK_ACCEPT_KILL, BOB);
+    arrange_third(LK_EXPIRY_KILL);
+    request_complain(waiter_session, waiter.segment, 3, third.party.id,
+                     lki_lock_sequence(&holder.area, 3));
+    cr_expect(eq(u64, lkd_core_deadline_ns(world.core), LKI_TIME_NEVER));
+}
+
 Test(lease_hold, of_ones_own_other_place_is_no_cause_for_complaint)
 {
     arrange(LK_EXPIRY_KILL, LK_ACCEPT_KILL, BOB);

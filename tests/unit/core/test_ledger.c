@@ -63,6 +63,8 @@ REFUSES(with_more_attachments_than_fit, ledger.header->attachments_used = UINT32
 REFUSES(with_an_attachment_beyond_its_segment, ledger.attachments[0].id ^= 1u << 15;
         ledger.attachments[0].slot ^= 1u << 15)
 REFUSES(with_two_slots_for_one_attachment, ledger.attachments[0].slot ^= 2)
+REFUSES(with_an_attachment_in_no_slot, ledger.attachments[0].id &= ~LKI_SLOT_MASK;
+        ledger.attachments[0].slot = 0)
 REFUSES(with_an_id_without_generation, ledger.attachments[0].id &= LKI_SLOT_MASK)
 REFUSES(with_an_acquire_of_no_lock, ledger.attachments[0].stage = LKD_ACQUIRE_TRYING;
         ledger.attachments[0].mode = LKI_MODE_SHARED; ledger.attachments[0].lock = 1u << 19)
