@@ -89,12 +89,22 @@ static void fill_watched(sigset_t *out_set)
         (void)sigaddset(out_set, watched[i]);
 }
 
+void lkd_keeper_hold_signals(void)
+{
+    sigset_t ours;
+    fill_watched(&ours);
+    (void)sigprocmask(SIG_BLOCK, &ours, NULL);
+}
+
 static int watch_signals(struct lkd_keeper *keeper)
 {
     sigset_t ours;
     fill_watched(&ours);
     if (sigprocmask(SIG_BLOCK, &ours, &keeper->old_mask) < 0)
         return -errno;
+    /* They may have been held before, which is nothing to hand on to the worker. */
+    for (size_t i = 0; i < sizeof(watched) / sizeof(watched[0]); i++)
+        (void)sigdelset(&keeper->old_mask, watched[i]);
     keeper->signal_fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
     return keeper->signal_fd < 0 ? -errno : 0;
 }
@@ -230,6 +240,15 @@ static void plan_next(struct lkd_keeper *keeper, int status)
     keeper->resume_ns = now_ns + keeper->pause_ns;
 }
 
+/* A worker that is told to end before it listens for that ends by the signal, which is as good. */
+static int exit_code_of(const struct lkd_keeper *keeper, int status)
+{
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status);
+    bool as_told = keeper->stopping && WTERMSIG(status) != SIGKILL && !is_fault(status);
+    return as_told ? 0 : EX_OSERR;
+}
+
 static void on_child(struct lkd_keeper *keeper)
 {
     int status;
@@ -243,7 +262,7 @@ static void on_child(struct lkd_keeper *keeper)
             keeper->stopped_ns = 0;
         } else if (is_end(keeper, status)) {
             keeper->done = true;
-            keeper->exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : EX_OSERR;
+            keeper->exit_code = exit_code_of(keeper, status);
             keeper->pid = 0;
         } else {
             plan_next(keeper, status);
@@ -287,9 +306,7 @@ static void upgrade(struct lkd_keeper *keeper)
     (void)sigprocmask(SIG_SETMASK, &keeper->old_mask, NULL);
     int r = keeper->service->upgrade(keeper->ledger_fd, keeper->service->user);
     lkd_log_line(LKD_LOG_WARNING, "no upgrade: %s; this program goes on", strerror(-r));
-    sigset_t ours;
-    fill_watched(&ours);
-    (void)sigprocmask(SIG_BLOCK, &ours, NULL);
+    lkd_keeper_hold_signals();
     begin_worker(keeper);
 }
 

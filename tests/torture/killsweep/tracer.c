@@ -18,6 +18,7 @@
 
 #define BREAKPOINT UINT64_C(0xcc)
 #define SYSCALL_OPCODE UINT64_C(0x050f)
+#define IGNORED SIGALRM /* a watchdog would take the time of single steps for a hang */
 #define STUCK_NS (60 * LKI_NS_PER_S)
 #define QUIET_NS (3 * LKI_NS_PER_MS) /* a step that takes so long is a sleep; looked at, then */
 
@@ -143,6 +144,25 @@ void tracer_seize(pid_t pid)
 void tracer_continue(pid_t pid)
 {
     trace_must(PTRACE_CONT, pid, 0, 0, "CONT");
+}
+
+void tracer_watch_children(pid_t pid)
+{
+    trace_must(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACEFORK | PTRACE_O_TRACECLONE, "SEIZE");
+}
+
+pid_t tracer_await_child(pid_t pid)
+{
+    unsigned long child = 0;
+    bool ended;
+    int signal;
+    while ((signal = await_signal(pid)) != SIGTRAP)
+        trace_must(PTRACE_CONT, pid, 0, (uint64_t)signal, "CONT");
+    trace_must(PTRACE_GETEVENTMSG, pid, 0, (uint64_t)(uintptr_t)&child, "GETEVENTMSG");
+    trace_must(PTRACE_DETACH, pid, 0, 0, "DETACH");
+    (void)stop_signal((pid_t)child, 0, &ended);
+    test_check(!ended, "the child %lu ended at once", child);
+    return (pid_t)child;
 }
 
 /* --- Where code lies --- */
@@ -342,21 +362,23 @@ void tracer_record_until(pid_t pid, const struct path_range *range, tracer_done_
 {
     struct recorder recorder = {.pid = pid, .range = range, .path = out_path};
     uint64_t to, original = 0;
-    int signal;
-    for (;;) {
+    bool stopped = true;
+    while (stopped && (range->steps_max == 0 || out_path->steps < range->steps_max)) {
+        int signal;
         note(&recorder, read_pc(pid));
         to = step(&recorder, &original);
-        if (!await_stop_unless(pid, is_done, user, &signal))
-            break;
+        stopped = await_stop_unless(pid, is_done, user, &signal);
+        if (!stopped) {
+            bool ended;
+            trace_must(PTRACE_INTERRUPT, pid, 0, 0, "INTERRUPT");
+            (void)stop_signal(pid, 0, &ended);
+        }
+        test_check(!stopped || signal == SIGTRAP || signal == IGNORED, "signal %d on the path",
+                   signal);
         stepped(&recorder, to, original);
-        test_check(signal == SIGTRAP, "signal %d on the path", signal);
         out_path->steps++;
     }
     free(recorder.turns.slots);
-    bool ended;
-    trace_must(PTRACE_INTERRUPT, pid, 0, 0, "INTERRUPT");
-    (void)stop_signal(pid, 0, &ended);
-    stepped(&recorder, to, original);
 }
 
 /* --- Running to a point --- */
@@ -401,6 +423,8 @@ static enum tracer_end run_to(pid_t pid, const struct path_point *point, tracer_
             signal = await_signal(pid);
         if (signal == SIGSTOP)
             return TRACER_FINISHED;
+        if (signal == IGNORED)
+            continue;
         test_check(signal == SIGTRAP && read_pc(pid) == point->pc + 1, "signal %d at %#llx", signal,
                    (unsigned long long)read_pc(pid));
         if (++turn == point->turn)

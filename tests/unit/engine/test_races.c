@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "engine/turn.h"
 #include "tests/unit/engine/fixture.h"
 
 #define MS LKI_NS_PER_MS
@@ -39,6 +40,16 @@ static void finish(void)
     lki_step_hook = NULL;
     cr_expect(met, "nobody came to the step");
     teardown();
+}
+
+static void scribble_own_id(void)
+{
+    atomic_store(&area.hot[lock].word, party(ANNA)->id);
+}
+
+static void scribble_no_id(void)
+{
+    atomic_store(&area.hot[lock].word, UINT32_C(1) << LKI_GENERATION_SHIFT | (SLOTS + 1));
 }
 
 TestSuite(races, .init = setup, .fini = finish, .timeout = 20);
@@ -387,4 +398,23 @@ Test(races, repair_does_not_free_a_word_that_is_not_the_dead_ones_any_more)
     cr_assert(lki_repair_step(&repair, &death, LOCKS, party(BERT)->wake, NULL), "it ends");
     cr_expect(eq(u32, word(), INVENTED_ID));
     cr_expect(eq(u32, repair.freed, 0));
+}
+
+/* Somebody writes the reader's own id into the word while it comes in. */
+Test(races, reader_that_finds_itself_in_the_word_leaves_and_wakes_nobody)
+{
+    at_step("enter_cell", 1, scribble_own_id);
+    cr_expect(eq(int, try_lock(ANNA, S), LKI_BUSY));
+    cr_expect(not(was_woken(ANNA)));
+    cr_expect(eq(int, lki_lock_held_by(party(ANNA), lock), X), "the word says so");
+    cr_expect(eq(int, lki_party_cell(party(ANNA), lock), -1), "no cell is left");
+    atomic_store(&area.hot[lock].word, 0);
+}
+
+Test(races, reader_that_finds_nobodys_id_in_the_word_leaves_and_wakes_nobody)
+{
+    at_step("enter_cell", 1, scribble_no_id);
+    cr_expect(eq(int, try_lock(ANNA, S), LKI_BUSY));
+    cr_expect(eq(int, lki_party_cell(party(ANNA), lock), -1), "no cell is left");
+    atomic_store(&area.hot[lock].word, 0);
 }

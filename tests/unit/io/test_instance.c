@@ -263,3 +263,50 @@ Test(instance, what_is_no_listener_of_ours_is_refused)
     }
     cr_expect(eq(int, unlink(other), 0));
 }
+
+/* --- Paths --- */
+
+Test(instance, a_path_that_cannot_be_an_address_is_refused)
+{
+    char too_long[512];
+    memset(too_long, 'x', sizeof(too_long) - 1);
+    too_long[0] = '/';
+    too_long[sizeof(too_long) - 1] = 0;
+    int r = lkd_instance_open(&instance, too_long, 0600, NOW_S, &problem);
+    cr_expect(eq(int, r, -ENAMETOOLONG));
+    cr_expect(eq(int, problem.exit_code, EX_USAGE));
+    cr_expect(ne(ptr, strstr(problem.text, "choose a shorter directory"), NULL), "%s",
+              problem.text);
+    cr_expect(lt(int, lkd_instance_open(&instance, "", 0600, NOW_S, &problem), 0));
+    cr_expect(eq(str, problem.text, "the socket path is empty"));
+}
+
+Test(instance, a_path_without_a_directory_is_one_here)
+{
+    cr_assert(eq(int, chdir(directory), 0));
+    cr_assert(eq(int, lkd_instance_open(&instance, "b.sock", 0600, NOW_S, &problem), 0), "%s",
+              problem.text);
+    cr_expect(eq(int, access(path, F_OK), 0));
+    cr_expect(eq(int, access(lock_path, F_OK), 0));
+    lkd_instance_close(&instance);
+    cr_expect(eq(int, lkd_instance_open(&instance, "/", 0600, NOW_S, &problem), -EINVAL),
+              "which has no name in it");
+    cr_assert(eq(int, chdir("/"), 0));
+}
+
+Test(instance, a_lock_that_is_no_file_is_not_ours)
+{
+    cr_assert(eq(int, mkfifo(lock_path, 0600), 0));
+    cr_expect(eq(int, open_at(NOW_S), -EPERM));
+    cr_expect(eq(int, problem.exit_code, EX_NOPERM));
+    cr_expect(ne(ptr, strstr(problem.text, "is no regular file of ours"), NULL), "%s",
+              problem.text);
+    cr_expect(eq(int, access(path, F_OK), -1), "and nobody listens");
+}
+
+Test(instance, a_lock_that_is_a_link_is_not_followed)
+{
+    cr_assert(eq(int, symlink("/etc/passwd", lock_path), 0));
+    cr_expect(eq(int, open_at(NOW_S), -ELOOP));
+    cr_expect(eq(int, access(path, F_OK), -1));
+}

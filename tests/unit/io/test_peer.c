@@ -2,6 +2,7 @@
 #include "broker/io/peer.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -163,4 +164,33 @@ Test(peer, groups_are_those_of_the_peer)
     lkd_peer_info_deinit(&info);
     close(fd);
     close(accepted);
+}
+
+/* --- Groups --- */
+
+/* Two processes of the superuser; the first has more groups than its own. */
+Test(peer, all_groups_of_the_process_come_along)
+{
+    struct lkd_peer_info info;
+    const gid_t groups[] = {70001, 70002, 70003};
+    if (geteuid() != 0)
+        cr_skip_test("only the superuser chooses its groups");
+    pid_t pid = fork();
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+        if (setgroups(3, groups) < 0 || connect(fd, (struct sockaddr *)&address, address_bytes) < 0)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    cr_assert(gt(int, pid, 0));
+    int fd = accept_one();
+    cr_assert(eq(int, lkd_peer_ask(fd, LKD_PEER_PIDFD_BEST, &info), 0));
+    cr_assert(eq(u32, info.peer.group_count, 3));
+    for (uint32_t i = 0; i < 3; i++)
+        cr_expect(eq(u32, info.peer.groups[i], groups[i]));
+    lkd_peer_info_deinit(&info);
+    close(fd);
+    reap(pid);
 }

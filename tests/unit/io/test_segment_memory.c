@@ -3,10 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -190,4 +192,128 @@ Test(segment_memory, more_than_there_is_cannot_be_reserved)
     lkd_segment_memory_make(&memory, &spec, -1, &made);
     cr_expect(eq(int, made.result, -ENOSPC));
     cr_expect(eq(int, memory.area_fd, -1));
+}
+
+/* --- What runs out --- */
+
+static int count_fds(void)
+{
+    int count = 0;
+    for (int fd = 0; fd < 256; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+/* Leaves room for so many more descriptors; -1: as before. */
+static void leave_fds(int room)
+{
+    static struct rlimit usual;
+    if (usual.rlim_cur == 0)
+        getrlimit(RLIMIT_NOFILE, &usual);
+    struct rlimit limit = usual;
+    if (room >= 0) {
+        for (int fd = 0; room >= 0; fd++) { /* the lowest free numbers are given first */
+            room -= fcntl(fd, F_GETFD) < 0;
+            limit.rlim_cur = (rlim_t)fd;
+        }
+    }
+    cr_assert(eq(int, setrlimit(RLIMIT_NOFILE, &limit), 0));
+}
+
+Test(segment_memory, descriptors_that_run_out_leave_none_behind)
+{
+    struct lkd_segment_spec spec = spec_of(4096, 4096);
+    int before = count_fds();
+    int room = 0;
+    do {
+        cr_assert(lt(int, room, 8));
+        leave_fds(room++);
+        lkd_segment_memory_make(&memory, &spec, -1, &made);
+        leave_fds(-1);
+        cr_assert(made.result == 0 || made.result == -EMFILE, "%d", made.result);
+        cr_expect(eq(int, count_fds() - before, made.result == 0 ? 2 : 0));
+        cr_expect(eq(int, made.area_base != NULL, made.result == 0));
+    } while (made.result != 0);
+    cr_expect(eq(int, room, 3), "one for the area, one for the data");
+}
+
+Test(segment_memory, descriptors_for_a_reader_that_run_out_leave_none_behind)
+{
+    struct lkd_segment_spec spec = spec_of(4096, 4096);
+    struct lkd_segment_fds fds;
+    lkd_segment_memory_make(&memory, &spec, -1, &made);
+    cr_assert(eq(int, made.result, 0));
+    int before = count_fds();
+    for (int room = 0; room < 2; room++) {
+        leave_fds(room);
+        int r = lkd_segment_memory_fds(&memory, LKD_FDS_READ_ONLY, &fds);
+        leave_fds(-1);
+        cr_expect(eq(int, r, -EMFILE));
+        cr_expect(eq(u32, fds.count, 0));
+        cr_expect(eq(int, count_fds(), before));
+    }
+    cr_assert(eq(int, lkd_segment_memory_fds(&memory, LKD_FDS_READ_WRITE, &fds), 0));
+    leave_fds(1);
+    int r = lkd_segment_fds_own(&fds);
+    leave_fds(-1);
+    cr_expect(eq(int, r, -EMFILE));
+    lkd_segment_fds_deinit(&fds);
+    cr_expect(eq(int, count_fds(), before), "the one that was owned is closed, the other stays");
+    cr_expect(eq(long, status_of(memory.data_fd).st_size, 4096));
+}
+
+Test(segment_memory, an_area_beyond_all_addresses_cannot_be_mapped)
+{
+    struct lkd_segment_spec spec = spec_of(0, 0);
+    spec.area_bytes = UINT64_C(1) << 60;
+    int before = count_fds();
+    lkd_segment_memory_make(&memory, &spec, -1, &made);
+    cr_expect(eq(int, made.result, -ENOMEM));
+    cr_expect(eq(int, count_fds(), before));
+}
+
+Test(segment_memory, what_an_earlier_worker_left_has_to_be_mappable)
+{
+    struct lkd_left_segment left = {.area_fd = -1, .area_bytes = 8192};
+    cr_expect(eq(int, lkd_segment_memory_adopt(&memory, &left), -EBADF));
+    cr_expect(eq(ptr, memory.area_base, NULL), "and nothing was taken");
+}
+
+static void limit_file_size(rlim_t bytes)
+{
+    signal(SIGXFSZ, SIG_IGN);
+    struct rlimit limit;
+    getrlimit(RLIMIT_FSIZE, &limit);
+    limit.rlim_cur = bytes;
+    cr_assert(eq(int, setrlimit(RLIMIT_FSIZE, &limit), 0));
+}
+
+Test(segment_memory, files_that_may_not_be_so_large_stay_as_they_are)
+{
+    struct lkd_segment_spec spec = spec_of(1 << 20, 1 << 20);
+    spec.offered = true;
+    int empty = temporary_file(0), small = temporary_file(4096);
+    limit_file_size(64 << 10);
+    lkd_segment_memory_make(&memory, &spec, empty, &made);
+    int made_result = made.result;
+    spec.data_bytes = 0;
+    lkd_segment_memory_make(&memory, &spec, small, &made);
+    int grown = lkd_segment_memory_grow(&memory, 1 << 20, false);
+    limit_file_size(RLIM_INFINITY);
+    cr_expect(eq(int, made_result, -EFBIG));
+    cr_assert(eq(int, made.result, 0));
+    cr_expect(eq(int, grown, -EFBIG));
+    cr_expect(eq(long, status_of(small).st_size, 4096));
+}
+
+Test(segment_memory, a_file_is_allocated_when_asked_to)
+{
+    struct lkd_segment_spec spec = spec_of(0, 0);
+    spec.offered = true;
+    spec.reserve = true;
+    lkd_segment_memory_make(&memory, &spec, temporary_file(1 << 20), &made);
+    cr_assert(eq(int, made.result, 0));
+    cr_expect(ge(long, status_of(memory.data_fd).st_blocks, (1 << 20) / 512));
+    cr_assert(eq(int, lkd_segment_memory_grow(&memory, 2 << 20, true), 0));
+    cr_expect(ge(long, status_of(memory.data_fd).st_blocks, (2 << 20) / 512));
 }
