@@ -103,13 +103,15 @@ static void lose(struct lkd_connection *connection, const char *reason)
      * the renaming, so the new name is there. */
     char command[32];
     lkd_proc_command(connection->peer.pid, command, sizeof(command));
-    lkd_connection_close(connection);
     if (command[0] != '\0')
         lkd_core_session_renamed(daemon->core, session, command);
+    /* The ledger has to be told before the socket is closed: a worker that follows takes the number
+     * that stands there for that of a connection, and by then it would be anything. */
     if (reason != NULL)
         lkd_core_session_dropped(daemon->core, session, reason, lki_clock_now_ns());
     else
         lkd_core_session_lost(daemon->core, session, lki_clock_now_ns());
+    lkd_connection_close(connection);
 }
 
 void lkd_connection_log(const struct lkd_connection *connection, enum lkd_log_level level,
