@@ -123,7 +123,8 @@ void scene_check_sample(struct scene *scene, const struct call *call, enum scene
 static void plant_leak(struct scene *scene)
 {
     struct lki_area *area = &scene->crowd.segments[CROWD_NATIVE]->area;
-    scene->crowd.frozen = scene->planted == MISTAKE_DESCRIPTOR;
+    if (scene->planted == MISTAKE_DESCRIPTOR)
+        scene->crowd.frozen = true;
     if (scene->planted == MISTAKE_SLOT)
         atomic_store(&area->attachments[CROWD_SLOTS].id, CROWD_SLOTS);
     if (scene->planted == MISTAKE_DESCRIPTOR)
