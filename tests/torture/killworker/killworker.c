@@ -8,7 +8,7 @@
  * lock once and is told what has to be told, every session goes on, and slots and descriptors are as
  * before. One kill in 8 is followed by that of the next worker, at any time.
  *
- * --all      every point of every deed; else one in --share (256) of one deed in --deeds (12), chosen by
+ * --all      every point of every deed; else one in --share (256) of one deed in --deeds (18), chosen by
  *            the seed
  * --seconds  after the points, again with other seeds, until so much time has passed
  * --deed     only this one, from 1; --list shows them
@@ -60,7 +60,7 @@ static struct {
     uint64_t kills_of_next;
     uint64_t late;
     int expected; /* what the call gives */
-} run = {.seed = 1, .share = 256, .deeds = 12};
+} run = {.seed = 1, .share = 256, .deeds = 18};
 
 static uint64_t mix(uint64_t a, uint64_t b, uint64_t c)
 {
@@ -207,7 +207,7 @@ static void kill_one(const struct deed *deed, enum when when, const struct path_
         if (scene->stuck)
             return;
         check_result(call, when);
-        sample.settled = call->what != CALL_TIMED || !scene_waits_in_broker(scene, call);
+        sample.settled = !scene_may_expire(call);
         if (sample.settled) {
             scene_sample(scene, call, around.client, &sample);
             scene_check_sample(scene, call, SCENE_AT_END, &sample);
