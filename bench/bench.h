@@ -106,6 +106,9 @@ pid_t bench_spawn(int (*body)(void *arg), void *arg);
 pid_t bench_exec(const struct bench *bench, char *const *arguments, const char *log, int signal,
                  uid_t uid, gid_t gid);
 
+/* The end of such a file, for a message. Static. */
+const char *bench_last_line(const struct bench *bench, const char *log);
+
 /* Waits for its end, and fails unless it ended with 0. */
 void bench_reap(pid_t pid);
 void bench_kill(pid_t pid);

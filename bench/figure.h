@@ -63,6 +63,7 @@ struct bench_report {
     struct bench_group **groups; /* owned */
     size_t count;
     const char *case_name; /* whose groups are added now */
+    uint64_t took_ns;      /* all of it */
 };
 
 struct bench_summary {

@@ -268,11 +268,11 @@ int bench_print_json(FILE *out, const struct bench *bench, const struct bench_ma
     for (size_t i = 0; i < bench->peer_count; i++)
         json_array_append_new(peers, json_pack("{s:s, s:s}", "name", bench->peers[i]->name, "what",
                                                bench->peers[i]->what));
-    json_t *root = json_pack("{s:s, s:{s:s, s:i, s:s}, s:f, s:f, s:o, s:o}", "schema",
-                             "lockkeeper.bench/1", "machine", "processor", machine->processor,
-                             "processors", (int)machine->processors, "linux", machine->release,
-                             "load_average", machine->load, "seconds", (double)bench->cell_ns / 1e9,
-                             "peers", peers, "groups", groups);
+    json_t *root = json_pack(
+        "{s:s, s:{s:s, s:i, s:s}, s:f, s:f, s:f, s:o, s:o}", "schema", "lockkeeper.bench/1",
+        "machine", "processor", machine->processor, "processors", (int)machine->processors, "linux",
+        machine->release, "load_average", machine->load, "seconds", (double)bench->cell_ns / 1e9,
+        "took_s", (double)report->took_ns / 1e9, "peers", peers, "groups", groups);
     int r = root ? json_dumpf(root, out, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) : -1;
     json_decref(root);
     fputc('\n', out);

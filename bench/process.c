@@ -64,6 +64,21 @@ pid_t bench_exec(const struct bench *bench, char *const *arguments, const char *
     return pid;
 }
 
+const char *bench_last_line(const struct bench *bench, const char *log_name)
+{
+    static char line[256];
+    char path[96], next[256];
+    snprintf(path, sizeof(path), "%s/%s", bench->directory, log_name);
+    snprintf(line, sizeof(line), "nothing");
+    FILE *file = fopen(path, "re");
+    while (file && fgets(next, sizeof(next), file))
+        if (next[strspn(next, " \t\n")] != '\0')
+            snprintf(line, sizeof(line), "%.*s", (int)strcspn(next, "\n"), next);
+    if (file)
+        fclose(file);
+    return line;
+}
+
 void bench_reap(pid_t pid)
 {
     int status;

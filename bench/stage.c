@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "bench/bench.h"
@@ -28,7 +29,7 @@ void bench_fail(const char *format, ...)
     fputc('\n', stderr);
     /* What is left, the kernel and the sweeper take away. Not the buffers of a parent. */
     fflush(stderr);
-    _exit(2);
+    _exit(EX_OSERR);
 }
 
 static int remove_one(const char *path, const struct stat *status, int type, struct FTW *walk)

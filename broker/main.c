@@ -299,6 +299,7 @@ static int open_instance(struct service *service, int *out_exit_code)
         r = go_to_place(options, &place, out_exit_code);
         if (r < 0)
             return r;
+        lkd_keeper_hold_signals();
         r = lkd_instance_open(&service->instance, place.path, options->mode, epoch_s, &problem);
     }
     if (r < 0) {

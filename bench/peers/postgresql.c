@@ -86,7 +86,8 @@ static void start(struct bench *bench)
                     NULL};
     pid_t maker = bench_exec(bench, make, "initdb.log", SIGKILL, uid, gid);
     if (waitpid(maker, &status, 0) < 0 || status != 0)
-        bench_fail("initdb failed; without PostgreSQL: --vs with a list");
+        bench_fail("initdb failed; leave PostgreSQL out by --vs with a list. It said: %s",
+                   bench_last_line(bench, "initdb.log"));
     char *run[] = {postgres,     (char *)"-D", data,         (char *)"-k", home,
                    (char *)"-h", (char *)"",   (char *)"-F", NULL};
     /* The quick way down: it removes its shared memory, and its processes end. */

@@ -284,7 +284,7 @@ int lkd_daemon_init(struct lkd_daemon *daemon, struct lkd_instance *instance,
         lkd_core_blame(daemon->core, options->start->faulty);
         /* before anything of ours is among them */
         r = lkd_takeover_survey(daemon->core, options->start->kept, options->start->kept_count,
-                                &strays);
+                                options->ready_fd, &strays);
     }
     if (r == 0)
         r = make_handles(daemon);
@@ -301,7 +301,8 @@ int lkd_daemon_init(struct lkd_daemon *daemon, struct lkd_instance *instance,
 void lkd_daemon_run(struct lkd_daemon *daemon)
 {
     if (daemon->options.ready_fd >= 0) {
-        (void)!write(daemon->options.ready_fd, "\n", 1); /* nobody may be waiting */
+        while (write(daemon->options.ready_fd, "\n", 1) < 0 && errno == EINTR)
+            continue; /* of other errors: nobody may be waiting */
         daemon->options.ready_fd = lki_close(daemon->options.ready_fd);
     }
     struct lkd_ledger_header *header = daemon->options.start->ledger;

@@ -46,11 +46,11 @@ static int add(struct fd_set_of_all *set, int fd)
 }
 
 static int add_known(struct fd_set_of_all *set, struct lkd_core *core, const int *kept,
-                     size_t kept_count)
+                     size_t kept_count, int ready_fd)
 {
     struct lkd_left_segment segment;
     struct lkd_left_session session;
-    int r = 0;
+    int r = add(set, ready_fd);
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO && r == 0; fd++)
         r = add(set, fd);
     for (size_t i = 0; i < kept_count && r == 0; i++)
@@ -102,12 +102,12 @@ static int list_strays(const struct fd_set_of_all *known, struct lkd_strays *str
     return r;
 }
 
-int lkd_takeover_survey(struct lkd_core *core, const int *kept, size_t kept_count,
+int lkd_takeover_survey(struct lkd_core *core, const int *kept, size_t kept_count, int ready_fd,
                         struct lkd_strays *out_strays)
 {
     struct fd_set_of_all known = {.words = NULL};
     *out_strays = (struct lkd_strays){.fds = NULL};
-    int r = add_known(&known, core, kept, kept_count);
+    int r = add_known(&known, core, kept, kept_count, ready_fd);
     if (r == 0)
         r = list_strays(&known, out_strays);
     free(known.words);

@@ -18,9 +18,10 @@ struct lkd_strays {
  * Before this worker opens anything: looks the table through.
  * @core: knows by the ledger what is in use
  * @kept: descriptors that belong to somebody else
+ * @ready_fd: of this worker, if none has served before it; -1: none
  * Returns 0, -ENOMEM, or what keeps /proc/self/fd from being read. lkd_strays_deinit() either way.
  */
-int lkd_takeover_survey(struct lkd_core *core, const int *kept, size_t kept_count,
+int lkd_takeover_survey(struct lkd_core *core, const int *kept, size_t kept_count, int ready_fd,
                         struct lkd_strays *out_strays);
 
 /* Takes everything over: segments, processes, connections, and the strays, which it empties.

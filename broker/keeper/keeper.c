@@ -32,6 +32,10 @@
 #define PAUSE_FIRST_NS (10 * LKI_NS_PER_MS)
 #define PAUSE_MAX_NS LKI_NS_PER_S
 
+/* So many may fail before one of them has served: then it is no accident, and whoever waits for the
+ * broker has to be told. */
+#define FIRST_TRIES 3u
+
 /* A worker that somebody stopped serves nobody, and nobody can tell it from one that hangs. */
 #define STOPPED_MAX_NS (10 * LKI_NS_PER_S)
 
@@ -55,6 +59,7 @@ struct lkd_keeper {
     uint64_t segments_due_ns; /* when to look at them again; LKI_TIME_NEVER */
     uint64_t resume_ns;       /* when to start the next one; 0: not now */
     uint32_t restarts;
+    uint32_t failed_first; /* how many have failed while none has served */
     bool stopping;
     bool upgrading; /* asked to */
     bool closed;    /* socket and lock are given up */
@@ -89,12 +94,22 @@ static void fill_watched(sigset_t *out_set)
         (void)sigaddset(out_set, watched[i]);
 }
 
+void lkd_keeper_hold_signals(void)
+{
+    sigset_t ours;
+    fill_watched(&ours);
+    (void)sigprocmask(SIG_BLOCK, &ours, NULL);
+}
+
 static int watch_signals(struct lkd_keeper *keeper)
 {
     sigset_t ours;
     fill_watched(&ours);
     if (sigprocmask(SIG_BLOCK, &ours, &keeper->old_mask) < 0)
         return -errno;
+    /* They may have been held before, which is nothing to hand on to the worker. */
+    for (size_t i = 0; i < sizeof(watched) / sizeof(watched[0]); i++)
+        (void)sigdelset(&keeper->old_mask, watched[i]);
     keeper->signal_fd = signalfd(-1, &ours, SFD_CLOEXEC | SFD_NONBLOCK);
     return keeper->signal_fd < 0 ? -errno : 0;
 }
@@ -151,7 +166,12 @@ static _Noreturn void be_worker(struct lkd_keeper *keeper, pid_t parent)
 {
     (void)prctl(PR_SET_NAME, "lockkeeper-work");
     /* Without the keeper nobody would bring the service back after the next failure. */
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) {
+        lkd_log_line(LKD_LOG_ERROR, "cannot start: a worker cannot be tied to its keeper: %s",
+                     strerror(errno));
+        _exit(EX_OSERR);
+    }
+    if (getppid() != parent)
         _exit(EX_OSERR);
     (void)sigprocmask(SIG_SETMASK, &keeper->old_mask, NULL);
     keeper->start.successor = has_served(keeper);
@@ -169,6 +189,17 @@ static pid_t clone_with_files(void)
 #endif
 }
 
+/* One more has failed. True: there will be no other. */
+static bool gives_up(struct lkd_keeper *keeper)
+{
+    if (has_served(keeper) || ++keeper->failed_first < FIRST_TRIES)
+        return false;
+    lkd_log_line(LKD_LOG_ERROR, "cannot start: no worker could serve, of %u", FIRST_TRIES);
+    keeper->done = true;
+    keeper->exit_code = EX_OSERR;
+    return true;
+}
+
 static void begin_worker(struct lkd_keeper *keeper)
 {
     pid_t parent = getpid();
@@ -181,7 +212,8 @@ static void begin_worker(struct lkd_keeper *keeper)
         be_worker(keeper, parent);
     if (pid < 0) {
         lkd_log_line(LKD_LOG_ERROR, "cannot start a worker: %s", strerror(errno));
-        keeper->resume_ns = lki_clock_now_ns() + PAUSE_MAX_NS;
+        if (!gives_up(keeper))
+            keeper->resume_ns = lki_clock_now_ns() + PAUSE_MAX_NS;
         return;
     }
     keeper->pid = pid;
@@ -222,7 +254,17 @@ static void plan_next(struct lkd_keeper *keeper, int status)
         lkd_log_line(LKD_LOG_WARNING, "the worker (pid %d) failed with code %d: another goes on",
                      keeper->pid, WEXITSTATUS(status));
     keeper->pid = 0;
-    keeper->resume_ns = now_ns + keeper->pause_ns;
+    if (!keeper->start.faulty || !gives_up(keeper))
+        keeper->resume_ns = now_ns + keeper->pause_ns;
+}
+
+/* A worker that is told to end before it listens for that ends by the signal, which is as good. */
+static int exit_code_of(const struct lkd_keeper *keeper, int status)
+{
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status);
+    bool as_told = keeper->stopping && WTERMSIG(status) != SIGKILL && !is_fault(status);
+    return as_told ? 0 : EX_OSERR;
 }
 
 static void on_child(struct lkd_keeper *keeper)
@@ -238,7 +280,7 @@ static void on_child(struct lkd_keeper *keeper)
             keeper->stopped_ns = 0;
         } else if (is_end(keeper, status)) {
             keeper->done = true;
-            keeper->exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : EX_OSERR;
+            keeper->exit_code = exit_code_of(keeper, status);
             keeper->pid = 0;
         } else {
             plan_next(keeper, status);
@@ -282,9 +324,7 @@ static void upgrade(struct lkd_keeper *keeper)
     (void)sigprocmask(SIG_SETMASK, &keeper->old_mask, NULL);
     int r = keeper->service->upgrade(keeper->ledger_fd, keeper->service->user);
     lkd_log_line(LKD_LOG_WARNING, "no upgrade: %s; this program goes on", strerror(-r));
-    sigset_t ours;
-    fill_watched(&ours);
-    (void)sigprocmask(SIG_BLOCK, &ours, NULL);
+    lkd_keeper_hold_signals();
     begin_worker(keeper);
 }
 

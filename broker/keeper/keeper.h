@@ -39,13 +39,18 @@ struct lkd_keeper_service {
     void *user;
 };
 
+/* Holds back the signals that lkd_keeper_run() handles, until it does: by default one that comes
+ * meanwhile would end a daemon that listens already, and leave its path behind. */
+void lkd_keeper_hold_signals(void);
+
 /**
  * Runs workers until one ends by itself, which is the end of the service, or until SIGTERM, SIGINT
  * or SIGHUP, which it hands on. SIGUSR2 asks for an upgrade.
  * @limits:  of the ledger
  * @ledger_fd: of a keeper whose place this one has taken; -1: there is none, and a new one is made
  * @kept:    descriptors that every worker finds and none may close; borrowed
- * Returns:  the exit code: that of the worker that ended by itself; EX_OSERR
+ * Returns:  the exit code: that of the worker that ended by itself; 0 if it ended by a signal that
+ *           was handed on to it; EX_OSERR
  */
 int lkd_keeper_run(const struct lkd_limits *limits, int ledger_fd, const int *kept,
                    size_t kept_count, const struct lkd_keeper_service *service);

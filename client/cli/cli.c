@@ -22,9 +22,20 @@ __attribute__((format(printf, 1, 0))) static void complain(const char *format, v
     fprintf(stderr, "lockkeeper: %s\n", lki_printable(line));
 }
 
+static bool has_complained;
+
+int lki_cli_explain(int code)
+{
+    if (code != LKI_EXIT_OS || has_complained)
+        return code;
+    lki_cli_complain("cannot go on: %s", strerror(errno != 0 ? errno : ENOMEM));
+    return code;
+}
+
 void lki_cli_complain(const char *format, ...)
 {
     va_list arguments;
+    has_complained = true;
     va_start(arguments, format);
     complain(format, arguments);
     va_end(arguments);

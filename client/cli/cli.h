@@ -128,6 +128,10 @@ int lki_cli_refusal(int result);
 /* The exit code for a negative result of the library. Pure. */
 int lki_cli_exit_code(int result);
 
+/* Complains if the code is LKI_EXIT_OS and nobody has said why yet: of the many places where memory
+ * may run out. Returns the code. */
+int lki_cli_explain(int code);
+
 /* Flushes and closes stdout: a full disk must not look like success. Returns code, or LKI_EXIT_OS
  * with a complaint. */
 int lki_cli_finish(int code);

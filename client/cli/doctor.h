@@ -41,6 +41,12 @@ void lki_doctor_look_at_places(struct lki_doctor *doctor);
 /* The process behind the socket: whose it is, its namespace, its descriptors, its maps. */
 void lki_doctor_look_at_broker(struct lki_doctor *doctor);
 
+/* What it was told to allow beside what there is. files_max: that it may open; 0: not known. */
+void lki_doctor_look_at_limits(struct lki_doctor *doctor, uint64_t files_max);
+
+/* About how many files a broker has open with so many of both. */
+uint64_t lki_doctor_files_for(uint64_t sessions, uint64_t segments);
+
 /* This machine: kernel, memory, the program that would be started. */
 void lki_doctor_look_at_system(struct lki_doctor *doctor);
 

@@ -53,12 +53,15 @@ static uint64_t files_max(int32_t pid)
     return soft;
 }
 
-static void look_at_files(struct lki_doctor *doctor)
+uint64_t lki_doctor_files_for(uint64_t sessions, uint64_t segments)
+{
+    return FILES_OWN + sessions * FILES_PER_SESSION + segments * FILES_PER_SEGMENT;
+}
+
+static void look_at_files(struct lki_doctor *doctor, uint64_t max)
 {
     const struct lki_probe *used = doctor->used;
-    uint64_t max = used->peer_pid > 0 ? files_max(used->peer_pid) : 0;
-    uint64_t now = FILES_OWN + (uint64_t)used->sessions * FILES_PER_SESSION +
-                   (uint64_t)used->segments * FILES_PER_SEGMENT;
+    uint64_t now = lki_doctor_files_for(used->sessions, used->segments);
     uint64_t room = max > now ? (max - now) / FILES_PER_SESSION : 0;
     char found[256];
     if (max == 0)
@@ -142,7 +145,9 @@ void lki_doctor_look_at_broker(struct lki_doctor *doctor)
         return;
     look_at_owner(doctor);
     look_at_namespace(doctor);
-    look_at_files(doctor);
+    uint64_t max = doctor->used->peer_pid > 0 ? files_max(doctor->used->peer_pid) : 0;
+    look_at_files(doctor, max);
+    lki_doctor_look_at_limits(doctor, max);
     look_at_maps(doctor);
 }
 

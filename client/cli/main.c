@@ -62,5 +62,5 @@ int main(int argc, char **argv)
     if (argc < 1)
         return LKI_EXIT_USAGE;
     argv[0] = cli.title;
-    return lki_cli_run_group(&cli, commands, make_help(), argc, argv);
+    return lki_cli_explain(lki_cli_run_group(&cli, commands, make_help(), argc, argv));
 }

@@ -142,6 +142,8 @@ static int copy_to_file(const struct lki_cli *cli, int fd, const struct wanted *
     FILE *out = out_fd < 0 ? NULL : fdopen(out_fd, "w");
     if (!out) {
         int error = errno;
+        if (out_fd >= 0 && close(out_fd) == 0)
+            unlink(wanted->out_path);
         lki_cli_complain("%s: cannot make '%s': %s; choose another --out", cli->command,
                          wanted->out_path, strerror(error));
         return lki_cli_exit_code(error == EEXIST || error == EACCES || error == EROFS ? -error

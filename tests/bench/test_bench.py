@@ -10,16 +10,18 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
 import xml.etree.ElementTree
 
 LOCKKEEPER = os.path.join(os.environ["LK_BUILD"], "bin", "lockkeeper")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MOMENT = ("--quick", "--rounds", "1", "--seconds", "0.005")
 # None is fine, of these: how much memory, how often awake.
 MAY_BE_ZERO = "memory|wake-ups"
-PATIENCE_S = 20
+PATIENCE_S = 30
 
 
 def bench(*arguments, program=LOCKKEEPER, **more):
@@ -42,6 +44,7 @@ class Figures(unittest.TestCase):
         self.assertEqual(report["schema"], "lockkeeper.bench/1")
         self.assertGreaterEqual(report["machine"]["processors"], 1)
         self.assertGreaterEqual(report["load_average"], 0)
+        self.assertGreater(report["took_s"], 0)
         for group in report["groups"]:
             self.assertTrue(group["series"], group["name"])
             for series in group["series"]:
@@ -66,6 +69,7 @@ class Figures(unittest.TestCase):
             report = json.loads(out)
             self.check(report)
             self.assertEqual({group["case"] for group in report["groups"]}, set(listed()[0]))
+            self.check_tables(report, out, directory)
             files = os.listdir(plots)
             self.assertGreater(len(files), 10)
             for name in files:
@@ -75,6 +79,31 @@ class Figures(unittest.TestCase):
                 self.assertEqual(root.tag, "{http://www.w3.org/2000/svg}svg", name)
                 self.assertGreater(len(root.findall("{*}path")), 1, name)
                 self.assertIsNone(re.search(r"[\"ML ]-?(nan|inf)", text), name)
+
+    def check_tables(self, report, text, directory):
+        """What docs/benchmarks.md is made with: each group and each series is in it, twice the same."""
+        figures, document = os.path.join(directory, "figures.json"), os.path.join(directory, "doc.md")
+        with open(figures, "w", encoding="utf-8") as file:
+            file.write(text)
+        shutil.copy(os.path.join(ROOT, "docs", "benchmarks.md"), document)
+        made = []
+        for _ in range(2):
+            subprocess.run([sys.executable, "-B", os.path.join(ROOT, "bench", "tables.py"), figures,
+                            "--into", document], check=True, timeout=60)
+            with open(document, encoding="utf-8") as file:
+                made.append(file.read())
+        self.assertEqual(made[0], made[1])
+        for group in report["groups"]:
+            self.assertIn("\n### %s (" % group.get("family", group["name"]), made[0])
+            for series in group["series"]:
+                self.assertIn("\n| %s | **" % series["name"], made[0])
+
+    def test_the_plots_of_the_document_are_there(self):
+        with open(os.path.join(ROOT, "docs", "benchmarks.md"), encoding="utf-8") as file:
+            plots = re.findall(r"\]\((benchmarks/[^)]*)\)", file.read())
+        self.assertGreater(len(plots), 5)
+        for plot in plots:
+            xml.etree.ElementTree.parse(os.path.join(ROOT, "docs", plot))
 
     def test_all_peers_that_are_here_take_part(self):
         code, out, err = bench(*MOMENT, "--json", "--vs", "all", "--case",
@@ -145,7 +174,7 @@ class Refusals(unittest.TestCase):
 
     def test_plots_that_cannot_be_written(self):
         code, _, err = bench(*MOMENT, "--case", "contended", "--svg", "/nonexistent/plots")
-        self.assertEqual(code, 2)
+        self.assertEqual(code, 71)
         self.assertRegex(err, r"cannot write plots to '/nonexistent/plots': No such file")
 
     def test_a_program_that_is_not_installed(self):
@@ -199,6 +228,7 @@ class Manners(unittest.TestCase):
         self.assertTrue(socket, "a broker was started")
         child.send_signal(signal.SIGKILL)
         child.communicate(timeout=PATIENCE_S)
+        deadline = time.monotonic() + PATIENCE_S
         while os.path.exists(os.path.dirname(socket)) and time.monotonic() < deadline:
             time.sleep(0.01)
         self.assertFalse(os.path.exists(os.path.dirname(socket)))

@@ -30,6 +30,7 @@ struct faults_site {
     uint64_t address; /* in the process that was seen first */
     uint64_t offset;  /* in its module */
     char module[64];
+    char symbol[32];        /* the exported function that it is in */
     _Atomic uint64_t count; /* calls since the driver set it to 0 */
 };
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/cleanup.h"
+#include "tests/faults/list.h"
 #include "tests/faults/stage.h"
 #include "tests/support/process.h"
 
@@ -30,38 +31,8 @@ struct request {
 
 /* --- The list of all faults --- */
 
-struct list {
-    struct stage_fault *faults;
-    size_t count;
-    size_t capacity;
-};
-
-static void add(struct list *list, const struct stage_fault *fault)
-{
-    if (list->count == list->capacity) {
-        list->capacity = list->capacity * 2 + 1024;
-        list->faults = realloc(list->faults, list->capacity * sizeof(*list->faults));
-        test_check(list->faults != NULL, "memory");
-    }
-    list->faults[list->count++] = *fault;
-}
-
-static void add_errors(struct list *list, struct stage_fault fault)
-{
-    const int *errors = faults_calls[fault.call].errors;
-    for (size_t i = 0; i < FAULTS_ERRORS_MAX && errors[i] != 0; i++) {
-        fault.error = errors[i];
-        fault.times = 1;
-        add(list, &fault);
-        fault.times = UINT32_MAX;
-        /* Who cannot receive for long loses what the keeper opened for it: see the findings. */
-        if (faults_can_last(errors[i]) && fault.call != FAULTS_RECEIVE)
-            add(list, &fault);
-    }
-}
-
 /* Every time that this site comes by. Who only waits is not worth more than a few. */
-static void add_site(struct list *list, const struct stage *stage, enum stage_side side,
+static void add_site(struct faults_list *list, const struct stage *stage, enum stage_side side,
                      uint32_t index, bool takeover)
 {
     const struct faults_site *site = &stage->control[side]->sites[index];
@@ -72,17 +43,19 @@ static void add_site(struct list *list, const struct stage *stage, enum stage_si
     uint64_t most = filter ? 3 : waits ? 12 : UINT64_MAX;
     if (atomic_load(&site->ready) != 2 || (takeover && site->role != FAULTS_CHILD))
         return;
-    /* A successor speaks with every client: whose record cannot be sent is the one concerned, also
-     * if it is the innocent one. */
-    if (takeover && (site->call == FAULTS_SEND || site->call == FAULTS_RECEIVE))
+    /* A successor speaks with every client: whose record cannot be received is the one concerned,
+     * also if it is the innocent one. */
+    if (takeover && site->call == FAULTS_RECEIVE)
         return;
     for (uint64_t nth = 1; nth <= count && nth <= most; nth++)
-        add_errors(list, (struct stage_fault){.side = side,
+        faults_list_add(list,
+                        &(struct stage_fault){.side = side,
                                               .role = site->role,
                                               .call = site->call,
                                               .site = index,
                                               .nth = nth,
-                                              .takeover = takeover});
+                                              .takeover = takeover},
+                        FAULTS_ONCE_AND_LASTING);
 }
 
 static bool is_wanted(const struct request *request, enum stage_side side, bool takeover,
@@ -98,7 +71,7 @@ static bool is_wanted(const struct request *request, enum stage_side side, bool 
 }
 
 /* Tells the story once, to see what there is. */
-static void survey(struct list *list, struct stage *stage, const struct request *request,
+static void survey(struct faults_list *list, struct stage *stage, const struct request *request,
                    bool takeover)
 {
     static const enum stage_side sides[] = {STAGE_CLIENT, STAGE_BROKER};
@@ -108,17 +81,6 @@ static void survey(struct list *list, struct stage *stage, const struct request 
         for (uint32_t i = 0; i < FAULTS_SITES_MAX; i++)
             if (is_wanted(request, sides[s], takeover, stage->control[sides[s]]->sites[i].role))
                 add_site(list, stage, sides[s], i, takeover);
-}
-
-static void shuffle(struct list *list, uint64_t seed)
-{
-    struct test_random random = {.state = seed};
-    for (size_t i = list->count; i > 1; i--) {
-        size_t other = test_random_below(&random, i);
-        struct stage_fault swapped = list->faults[i - 1];
-        list->faults[i - 1] = list->faults[other];
-        list->faults[other] = swapped;
-    }
 }
 
 /* --- Options --- */
@@ -202,7 +164,7 @@ int main(int argc, char **argv)
 {
     static struct stage stage;
     struct request request;
-    struct list list = {.faults = NULL};
+    struct faults_list list = {.faults = NULL};
     parse(argc, argv, &request);
     load_interposer(argv);
     printf("seed %llu\n", (unsigned long long)request.seed);
@@ -210,7 +172,7 @@ int main(int argc, char **argv)
     stage_open(&stage, own_control());
     survey(&list, &stage, &request, false);
     survey(&list, &stage, &request, true);
-    shuffle(&list, request.seed);
+    faults_list_shuffle(&list, request.seed);
     size_t total = list.count;
     size_t count = request.all || request.faults > total ? total : (size_t)request.faults;
     for (int side = 0; side < STAGE_SIDES; side++)

@@ -67,6 +67,8 @@ static void fill_site(struct faults_site *site, enum faults_call call, enum faul
         (void)strncpy(site->module, slash != NULL ? slash + 1 : info.dli_fname,
                       sizeof(site->module) - 1);
         site->offset = site->address - (uint64_t)(uintptr_t)info.dli_fbase;
+        if (info.dli_sname != NULL)
+            (void)strncpy(site->symbol, info.dli_sname, sizeof(site->symbol) - 1);
     }
     atomic_store(&site->ready, 2);
 }

@@ -285,15 +285,20 @@ static void await_answer(struct run_client *client, struct answer *answer)
     }
 }
 
+/* A copy takes nanoseconds: now and then it rests half-way, for a writer to come in between. */
 static void read_outside(struct run_client *client, uint32_t lock)
 {
     struct record *record = ask(client, RECORD_READ, lock);
+    const struct run_canary *canary = canary_of(client, lock);
     uint64_t words[RUN_CANARY_WORDS];
-    bool blind = breaks(client, RUN_BREAK_BLIND);
     record->result = lk_read_begin(client->locks[lock], &record->token);
-    if (record->result == 0 || blind) {
-        lk_read_copy(words, canary_of(client, lock), sizeof(words));
-        if (blind || lk_read_valid(client->locks[lock], record->token))
+    if (record->result == 0) {
+        lk_read_copy(words, canary, sizeof(words) / 2);
+        if (chance(client, 4))
+            stay(client);
+        lk_read_copy(words + RUN_CANARY_WORDS / 2, &canary->words[RUN_CANARY_WORDS / 2],
+                     sizeof(words) / 2);
+        if (breaks(client, RUN_BREAK_BLIND) || lk_read_valid(client->locks[lock], record->token))
             record->flags |= RECORD_ACCEPTED;
         record->seen = look(words, record, RECORD_WHOLE);
     }

@@ -81,6 +81,15 @@ static void die(uint32_t life, uint64_t at_ns)
     death->answered_ns = at_ns + 3;
 }
 
+static void die_asking(uint32_t life, enum lk_mode mode, uint64_t at_ns)
+{
+    struct record *asked = record(RECORD_LOCK, life, RECORD_ASKED);
+    asked->mode = (uint8_t)mode;
+    asked->asked_ns = 5;
+    asked->timeout_ns = LK_WAIT_FOREVER;
+    die(life, at_ns);
+}
+
 static struct record *read_at(uint64_t from_ns, uint64_t to_ns, uint64_t seen, uint64_t version)
 {
     struct record *now = record(RECORD_READ, 9, RECORD_LEFT);
@@ -148,6 +157,13 @@ Test(history_check, turns_are_right)
     expect_nothing();
 }
 
+Test(history_check, the_next_one_may_be_in_before_the_release_returns)
+{
+    hold(1, LK_EXCLUSIVE, 10, 20, 11)->left_ns = 40;
+    hold(2, LK_EXCLUSIVE, 25, 30, 13);
+    expect_nothing();
+}
+
 Test(history_check, the_order_of_the_records_does_not_matter)
 {
     struct record *late = hold(1, LK_EXCLUSIVE, 70, 80, 13);
@@ -181,13 +197,8 @@ Test(history_check, a_death_may_be_told_in_the_next_part)
 
 Test(history_check, who_dies_in_the_acquire_may_have_held_it_or_not)
 {
-    for (uint32_t life = 1; life <= 2; life++) {
-        struct record *asked = record(RECORD_LOCK, life, RECORD_ASKED);
-        asked->mode = LK_EXCLUSIVE;
-        asked->asked_ns = 5;
-        asked->timeout_ns = LK_WAIT_FOREVER;
-        die(life, 20);
-    }
+    die_asking(1, LK_EXCLUSIVE, 20);
+    die_asking(2, LK_EXCLUSIVE, 20);
     tell_and_mend(hold(3, LK_EXCLUSIVE, 30, 40, 13), 1001, 11);
     hold(4, LK_EXCLUSIVE, 50, 60, 15);
     expect_nothing();
@@ -346,14 +357,41 @@ Test(history_check, the_death_of_another_one)
     expect_only(HISTORY_TOLD_WRONG);
 }
 
+Test(history_check, the_death_of_another_hold)
+{
+    hold(1, LK_EXCLUSIVE, 10, 20, 11);
+    record_reach(&records[0], RECORD_WRITTEN);
+    die(1, 20);
+    tell_and_mend(hold(3, LK_EXCLUSIVE, 30, 40, 15), 1001, 13);
+    expect_only(HISTORY_TOLD_WRONG);
+}
+
 Test(history_check, a_death_that_is_still_to_come)
 {
-    struct record *asked = record(RECORD_LOCK, 1, RECORD_ASKED);
-    asked->mode = LK_EXCLUSIVE;
-    asked->asked_ns = 5;
-    asked->timeout_ns = LK_WAIT_FOREVER;
-    die(1, 50);
+    die_asking(1, LK_EXCLUSIVE, 50);
     tell_and_mend(hold(2, LK_EXCLUSIVE, 30, 40, 13), 1001, 11);
+    expect_only(HISTORY_TOLD_WRONG);
+}
+
+Test(history_check, the_death_of_one_that_asked_as_a_reader)
+{
+    die_asking(1, LK_SHARED, 20);
+    tell_and_mend(hold(2, LK_EXCLUSIVE, 30, 40, 13), 1001, 11);
+    expect_only(HISTORY_TOLD_WRONG);
+}
+
+Test(history_check, the_death_of_another_one_than_asked)
+{
+    die_asking(1, LK_EXCLUSIVE, 20);
+    tell_and_mend(hold(2, LK_EXCLUSIVE, 30, 40, 13), 1007, 11);
+    expect_only(HISTORY_TOLD_WRONG);
+}
+
+Test(history_check, the_death_of_one_that_asked_with_a_token_of_before)
+{
+    hold(2, LK_EXCLUSIVE, 10, 15, 13);
+    die_asking(1, LK_EXCLUSIVE, 20);
+    tell_and_mend(hold(2, LK_EXCLUSIVE, 30, 40, 15), 1001, 11);
     expect_only(HISTORY_TOLD_WRONG);
 }
 
@@ -536,4 +574,11 @@ Test(history_check, somebody_lives_and_has_not_ended)
         record_reach(&records[0], stages[i]);
         expect_only(HISTORY_UNENDED);
     }
+}
+
+Test(history_check, a_reader_lives_and_has_not_left)
+{
+    hold(1, LK_SHARED, 10, 20, 10);
+    record_reach(&records[0], RECORD_HELD);
+    expect_only(HISTORY_UNENDED);
 }

@@ -4,8 +4,11 @@
  * once it has published its wait. The search reads one fact per step, and looks at a ring twice.
  *
  * In a ring (default) client i takes lock i and then lock i + 1, twice with ROUNDS=2; with ORDERED everybody
- * takes the lower lock first, so that any refusal is a false alarm. A wait has a number, as a ticket has,
- * and a lock has a sequence. A ring that nobody finds is an invalid end state. */
+ * takes the lower lock first, so that any refusal is a false alarm. With ASYNC the first lock is acquired
+ * asynchronously: the broker grants it at any time, and its client, which waits for the second, does not know.
+ * Such a ring is closed by a grant, after everybody has asked: so a waiter asks again with its naps, which end
+ * here when nothing else moves. A wait has a number, as a ticket has, and a lock has a sequence. A ring that
+ * nobody finds is an invalid end state. */
 
 #ifndef N
 #define N 2
@@ -14,6 +17,11 @@
 #define ROUNDS 1
 #endif
 #define NOBODY 15
+#ifdef M_FOLLOWS_TWO_EDGES
+#define LONGEST 2
+#else
+#define LONGEST N
+#endif
 
 byte owner[N];     /* 1 + its client, 0: free */
 byte sequence[N];
@@ -23,6 +31,22 @@ byte refused[N];   /* ticket of the wait that was refused last; known to the bro
 bit asks[N];       /* DEADLOCK_CHECK, under way to the broker */
 bit answered[N];
 bit loses[N];      /* the answer */
+#ifdef ASYNC
+bit pending[N];    /* asynchronous acquire of lock i by client i, first in the queue */
+#define FREE(lock) (owner[lock] == 0 && !pending[lock])
+#ifdef M_ASKS_ONCE
+#define NAPS 0
+#else
+#define NAPS 2     /* of each wait */
+#endif
+#else
+#define FREE(lock) (owner[lock] == 0)
+#endif
+#ifdef M_ASKS_ONLY_WHAT_IT_KNOWS
+#define ASKS(second) false
+#else
+#define ASKS(second) (second)
+#endif
 
 #ifdef ORDERED
 #define FIRST(i) ((i) == N - 1 -> 0 : (i))
@@ -39,6 +63,9 @@ bit loses[N];      /* the answer */
 proctype client(byte me)
 {
     byte rounds = ROUNDS, wanted;
+#ifdef ASYNC
+    byte naps;
+#endif
     bit second;
 
 begin:
@@ -46,10 +73,13 @@ begin:
     :: rounds == 0 -> goto done
     :: else -> rounds--; second = 0; wanted = FIRST(me)
     fi;
+#ifdef ASYNC
+    atomic { pending[me] = 1; second = 1; wanted = SECOND(me); naps = NAPS };
+#endif
 take:
     if
-    :: atomic { owner[wanted] == 0 -> owner[wanted] = me + 1; sequence[wanted]++; goto taken }
-    :: atomic { owner[wanted] != 0 -> skip }
+    :: atomic { FREE(wanted) -> owner[wanted] = me + 1; sequence[wanted]++; goto taken }
+    :: atomic { !FREE(wanted) -> skip }
     fi;
 #ifdef M_ASKS_BEFORE_PUBLICATION
     if
@@ -60,7 +90,7 @@ take:
     atomic { waits[me] = wanted + 1; ticket[me]++ };
 #ifndef M_ASKS_BEFORE_PUBLICATION
     if
-    :: second -> asks[me] = 1
+    :: ASKS(second) -> asks[me] = 1
     :: else
     fi;
 #endif
@@ -72,7 +102,10 @@ wait: /* takes the word in one step, and takes its wait back in another */
         :: loses[me] -> loses[me] = 0; goto lose
         :: else -> goto wait
         fi }
-    :: atomic { owner[wanted] == 0 -> owner[wanted] = me + 1; sequence[wanted]++ }
+    :: atomic { FREE(wanted) -> owner[wanted] = me + 1; sequence[wanted]++ }
+#ifdef ASYNC
+    :: atomic { timeout && ASKS(second) && naps > 0 -> naps--; asks[me] = 1; goto wait }
+#endif
     fi;
     waits[me] = 0;
     if /* the answer comes in any case, and is too late */
@@ -82,12 +115,22 @@ wait: /* takes the word in one step, and takes its wait back in another */
 taken:
     if
     :: !second -> second = 1; wanted = SECOND(me); goto take
+#ifdef ASYNC
+    :: else -> atomic { !pending[me] -> owner[wanted] = 0; sequence[wanted]++ }
+#else
     :: else -> atomic { owner[wanted] = 0; sequence[wanted]++ }
+#endif
     fi;
     atomic { owner[FIRST(me)] = 0; sequence[FIRST(me)]++ };
     goto begin;
 lose:
     waits[me] = 0;
+#ifdef ASYNC
+    if
+    :: atomic { pending[me] -> pending[me] = 0; goto begin } /* cancelled */
+    :: atomic { !pending[me] -> skip }
+    fi;
+#endif
     atomic { owner[FIRST(me)] = 0; sequence[FIRST(me)]++ };
     goto begin;
 done:
@@ -139,11 +182,18 @@ end_wait:
 #if N == 3
     :: atomic { asks[2] -> asker = 2 }
 #endif
+#ifdef ASYNC
+    :: atomic { pending[0] && owner[0] == 0 -> pending[0] = 0; owner[0] = 1; sequence[0]++; goto end_idle }
+    :: atomic { pending[1] && owner[1] == 0 -> pending[1] = 0; owner[1] = 2; sequence[1]++; goto end_idle }
+#if N == 3
+    :: atomic { pending[2] && owner[2] == 0 -> pending[2] = 0; owner[2] = 3; sequence[2]++; goto end_idle }
+#endif
+#endif
     fi;
 again:
     atomic { refused[asker] = 0; at = asker; count = 0; found = 0 };
     do /* first look: each waits for one lock, which has one owner, so the way does not fork */
-    :: count < N ->
+    :: count < LONGEST ->
         look_at(at);
         if
         :: to == NOBODY -> break

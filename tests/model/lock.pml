@@ -30,6 +30,13 @@
 #ifndef ROUNDS2
 #define ROUNDS2 1
 #endif
+#ifdef CRASHES        /* of clients or workers, whichever: one budget for both */
+#define DEATHS CRASHES
+#define RESTARTS CRASHES
+#define deaths crashes
+#define restarts crashes
+byte crashes = CRASHES;
+#endif
 #ifndef DEATHS
 #define DEATHS 0   /* clients that may be killed, each at any step */
 #endif
@@ -81,7 +88,9 @@
 #include "steps.pml"  /* scan, wake, leave, pass on: shared by client and broker */
 #include "client.pml" /* one session after another in one slot */
 #ifdef WORKER
-#include "resume.pml" /* a worker that is replaced, and clients that lock through it */
+#include "ledger.pml" /* what a worker works on, and how it is woken */
+#include "resume.pml" /* a worker that is replaced */
+#include "asker.pml"  /* clients that lock through it */
 #define START(i) if :: BROKERED & (1 << (i)) -> run asker(i) :: else -> run client(i) fi
 #else
 #include "broker.pml" /* repair, nudges, and the clock for stopped clients */

@@ -2,76 +2,19 @@
 /* The broker's worker, and clients that lock through it: BROKERED has a bit for each. The worker may die
  * between any two of its steps; the next one knows the ledger, the facts of the lock, and what lies in the
  * sockets. Modelled after broker/core/{core,session,brokered_wait,brokered_hold,adopt}.c and
- * engine/resume.c. The clients beside them that lock by themselves are those of client.pml.
- *
- * READ, STAGE and so on: capitals are constants, names with l_ are the ledger, v_ dies with the worker. */
-
-/* requests; the last three are replies */
-mtype = { ACQUIRE_X, ACQUIRE_S, TRY_X, RELEASE, RESUME, RESUMED, GRANTED, DONE, BUSY, REFUSED };
-
-/* Sockets: what lies in them outlives the worker. */
-chan request[N] = [10] of { mtype, byte };
-chan reply[N] = [10] of { mtype, byte };
-
-/* The ledger. */
-#define NONE 0
-#define TRYING 1
-#define HELD 2
-byte l_stage[N];
-byte l_request[N]; /* of the stage; with its mode */
-mtype l_mode[N];
-byte l_begun[N];   /* highest request that was begun */
-byte l_ended[N];   /* last release that ended something */
-bit l_resuming[N]; /* RESUMED was sent, RESUME has not come; only with M_RESUME_WITHOUT_NUMBER */
-
-/* The worker's own memory. */
-chan v_out[N] = [4] of { mtype, byte }; /* replies that the socket has not taken yet */
-bit v_ready[N];    /* its wait is to be stepped */
-bit v_waiting[N];
-bit v_draining[N];
-bit v_resuming[N]; /* nothing is heard before RESUME, and nothing answered */
-byte v_heard[N];   /* highest request that this very worker has heard */
-byte v_doubtful[N]; /* highest request that an earlier worker had begun */
-
-#define DRIVEN(i) ((BROKERED & (1 << (i))) && dead[i] != 2)
-#define NUMBER (RESTARTS - restarts) /* of this worker: RESUMED says it, RESUME repeats it */
-#ifdef M_RESUMED_NOT_SENT
-#define SENDS_RESUMED(i) false
-#else
-#define SENDS_RESUMED(i) (DRIVEN(i) && !l_resuming[i])
-#endif
-#define REPEATING (id <= v_doubtful[me])
-#define SAY(kind) if :: v_resuming[me] :: else -> v_out[me]!kind, id fi
-
-inline forget(i) /* what dies with a worker */
-{
-    do
-    :: v_out[i]?_, _
-    :: empty(v_out[i]) -> break
-    od;
-    v_ready[i] = 0; v_waiting[i] = 0; v_draining[i] = 0;
-    v_resuming[i] = 1; v_heard[i] = 0; v_doubtful[i] = l_begun[i]
-}
-
-/* How the worker comes by an event for client i: it reads a request, sends a reply, steps a wait. */
-#define EVENTS(i) \
-    :: atomic { DRIVEN(i) && nempty(request[i]) -> me = i; goto receive } \
-    :: atomic { DRIVEN(i) && nempty(v_out[i]) -> me = i; goto send } \
-    :: atomic { DRIVEN(i) && nudge[i] -> nudge[i] = 0; v_ready[i] = 1 } \
-    :: atomic { DRIVEN(i) && v_ready[i] && dead[i] == 0 -> me = i; v_ready[i] = 0; goto step } \
-    :: atomic { dead[i] == 1 -> me = i; goto repair }
+ * engine/resume.c. The clients beside them that lock by themselves are those of client.pml. */
 
 proctype worker()
 {
     byte me, id, w, v, vt, mytk, o, ot, j, rd, i;
-    bit vl, ol, imp, older, writer, ok, found, excl, gave_up, backing, adopting, first;
+    bit vl, ol, imp, older, writer, ok, found, excl, gave_up, backing, adopting;
     mtype kind;
 
 idle:
 end_idle:
     atomic {
         id = 0; w = 0; v = 0; vt = 0; mytk = 0; o = 0; ot = 0; j = 0; rd = 0; ok = 0; found = 0; excl = 0; me = 0;
-        ol = 0; imp = 0; older = 0; writer = 0; first = 0; kind = 0;
+        ol = 0; imp = 0; older = 0; writer = 0; gave_up = 0; kind = 0;
         if
         :: adopting -> goto adopt_next
         :: else
@@ -107,7 +50,7 @@ receive:
 #ifdef M_RESUME_WITHOUT_NUMBER
     :: kind == RESUME -> v_resuming[me] = 0; STEP(l_resuming[me] = 0); goto idle
 #else
-    :: kind == RESUME -> v_resuming[me] = (id != NUMBER); goto idle
+    :: kind == RESUME -> v_resuming[me] = (id != successors); goto idle
 #endif
 #ifdef M_HEARS_BEFORE_RESUME
     :: kind != RESUME && id <= v_heard[me] -> goto idle
@@ -152,7 +95,7 @@ receive:
 #endif
 try:
     mytk = 255;
-    STEP(w = word);
+    STEP(w = word; before[me] = EST_AHEAD(excl));
     if
     :: !IS_FREE(w) -> goto busy
     :: IS_FREE(w) && (w & FAIR) ->
@@ -173,7 +116,14 @@ try:
         fi
     :: else
     fi;
-    STEP(CAS((me + 1) | (w & (PARKED | DIED))));
+    STEP(
+        CAS((me + 1) | (w & (PARKED | DIED)));
+        if
+        :: ok -> CHECK_TURN(1)
+        :: else
+        fi;
+        before[me] = 0
+    );
     if
     :: !ok -> goto try
     :: ok && (w & READ) ->
@@ -187,7 +137,7 @@ try:
     goto inside;
 
 busy:
-    found = 0; o = 0; ol = 0; imp = 0; older = 0; writer = 0; ok = 0; rd = 0;
+    before[me] = 0; gave_up = 0; found = 0; o = 0; ol = 0; imp = 0; older = 0; writer = 0; ok = 0; rd = 0;
     if
     :: l_mode[me] == TRY_X -> SAY(BUSY); STEP(l_stage[me] = NONE); goto idle
     :: else
@@ -212,42 +162,118 @@ step:
     fi;
 look:
     mytk = tick[me]; ok = 0;
-    STEP(w = word);
+#if NAPS
+    STEP(
+        if
+#ifdef M_WORKER_KEEPS_LATE
+        :: late[me] -> UNESTABLISH
+#else
+        :: late[me] -> late[me] = 0; UNESTABLISH
+#endif
+        :: else
+        fi;
+        pass[me] = 0
+    );
+#endif
+    STEP(
+        w = word;
+        before[me] = 0;
+        if
+        :: !IS_FREE(w) && (w & PARKED) -> est[me] = 1
+        :: IS_FREE(w) -> before[me] = EST_AHEAD(excl)
+        :: else
+        fi
+    );
     if
     :: IS_FREE(w) && (w & FAIR) ->
+#ifndef M_WORKER_BARGES
         scan_waits(!excl);
+#endif
         if
-        :: older -> goto idle /* its turn comes with a wake */
+        :: older -> older = 0; goto wait_turn
         :: else -> o = 0; ol = 0; imp = 0; writer = 0
         fi
     :: else
     fi;
+    not_seen(me);
     if
     :: IS_FREE(w) && excl ->
-        STEP(CAS((me + 1) | PARKED | (w & DIED)));
+        STEP(
+            CAS((me + 1) | PARKED | (w & DIED));
+            if
+            :: ok -> CHECK_TURN(1)
+            :: else
+            fi;
+            before[me] = 0
+        );
         if
         :: !ok -> goto look
-        :: ok && (w & READ) -> STEP(wt[me] = DRAIN); v_draining[me] = 1; goto drain
+        :: ok && (w & READ) -> STEP(wt[me] = DRAIN; est[me] = 0); v_draining[me] = 1; goto drain
         :: else -> goto inside
         fi
     :: IS_FREE(w) && !excl -> goto enter_shared
     :: !IS_FREE(w) && !(w & PARKED) ->
-        STEP(CAS(w | PARKED));
+        STEP(
+            CAS(w | PARKED);
+            if
+            :: ok -> est[me] = 1
+            :: else
+            fi
+        );
         if
         :: !ok -> goto look
-        :: else -> goto idle
+        :: else -> goto sleep
         fi
+    :: else -> goto sleep
+    fi;
+wait_turn: /* the word is free, and reserved for somebody older: its turn comes with a wake */
+    before[me] = 0; o = 0; ol = 0; imp = 0; writer = 0;
+    STEP(v = seq; est[me] = 1);
+#if NAPS
+    if
+    :: v_napped[me] && v_word[me] == (w & ~PARKED) && v_seq[me] == v ->
+        not_seen(me);
+        v = 0; j = 0;
+        do
+        :: j < N && j != me ->
+            STEP(v = wt[j]; vt = tick[j]);
+            if
+            :: (v & WAIT) && vt < mytk && (excl || (v & EXCL)) ->
+                STEP(
+                    if
+                    :: !late[j] -> late[j] = 1; pass[j] = 1; chg[j] = 1
+                    :: else
+                    fi
+                )
+            :: else
+            fi;
+            v = 0; vt = 0;
+            j++
+        :: j < N && j == me -> j++
+        :: else -> break
+        od;
+        j = 0;
+        goto look
+    :: else -> v_seen[me] = 1; v_napped[me] = 0; v_word[me] = w & ~PARKED; v_seq[me] = v
+    fi;
+#endif
+    v = 0;
+sleep:
+    if
+    :: due[me] == 2 -> goto give_up
     :: else -> goto idle
     fi;
 drain:
     scan_cells();
     if
-    :: found -> goto idle /* whoever leaves wakes it */
+    :: found && (due[me] == 2 || l_mode[me] == TRY_X) -> found = 0; gave_up = 1; rd = READ;
+        STEP(wt[me] = 0); goto free_word
+    :: found && !(due[me] == 2 || l_mode[me] == TRY_X) -> goto idle /* whoever leaves wakes it */
     :: else
     fi;
 inside:
     if
-    :: wt[me] -> STEP(wt[me] = 0)
+    :: wt[me] -> STEP(wt[me] = 0; est[me] = 0)
     :: else
     fi;
     STEP(seq = ((seq & 1) -> (seq + 2) % 8 : (seq + 1) % 8));
@@ -257,7 +283,13 @@ enter_shared:
     STEP(cell[me] = 1);
 stay_shared:
     ok = 0;
-    STEP(w = word);
+    STEP(
+        w = word;
+        if
+        :: IS_FREE(w) && (w & READ) -> CHECK_TURN(0); before[me] = 0
+        :: else
+        fi
+    );
     if
 #ifdef M_RESUMED_READER_STAYS
     :: adopting -> goto entered
@@ -272,19 +304,26 @@ stay_shared:
     :: IS_FREE(w) && (w & READ) -> goto entered
     :: else
     fi;
-    STEP(CAS(w | READ));
+    STEP(
+        CAS(w | READ);
+        if
+        :: ok -> CHECK_TURN(0); before[me] = 0
+        :: else
+        fi
+    );
     if
     :: !ok -> goto stay_shared
     :: else
     fi;
 entered:
     if
-    :: wt[me] || adopting -> STEP(wt[me] = 0); pass_on()
+    :: wt[me] || adopting -> STEP(wt[me] = 0; est[me] = 0); pass_on()
     :: !wt[me] && !adopting && (w & (FAIR | PARKED)) -> pass_on()
     :: else
     fi;
 
 granted:
+    not_seen(me);
     v_waiting[me] = 0; v_draining[me] = 0;
     assert(dead[me] || !(word & DIED) == !owed);
 #ifdef M_SAYS_GRANTED_BEFORE_HELD
@@ -302,6 +341,19 @@ granted:
     STEP(l_stage[me] = HELD);
     SAY(GRANTED);
 #endif
+    goto idle;
+
+give_up: /* a try that was taken over while it backed out comes here as well */
+    v_waiting[me] = 0; gave_up = 1;
+    STEP(wt[me] = 0; est[me] = 0);
+#ifndef M_WORKER_PASSES_NOTHING
+    pass_on();
+#endif
+gave_up_now:
+    v_waiting[me] = 0; v_draining[me] = 0;
+    not_seen(me);
+    SAY(TIMED_OUT);
+    STEP(l_stage[me] = NONE);
     goto idle;
 
     /* ---- RELEASE ---- */
@@ -379,7 +431,10 @@ freed:
         :: else -> break
         od;
         j = 0;
-        goto busy
+        if
+        :: gave_up -> goto gave_up_now
+        :: else -> goto busy
+        fi
     :: else
     fi;
 released:
@@ -392,7 +447,7 @@ released:
 
     /* ---- after a death of a client, as in broker.pml; begun anew by a successor ---- */
 repair:
-    v_waiting[me] = 0; v_draining[me] = 0; i = me;
+    v_waiting[me] = 0; v_draining[me] = 0; not_seen(me); i = me;
     STEP(wt[i] = 0; late[i] = 0);
     STEP(cell[i] = 0);
 repair_word:
@@ -411,7 +466,11 @@ repair_word:
         fi
     :: else
     fi;
+#ifdef M_WORKER_REPAIR_WAKES_ONE
+    wake_first();
+#else
     wake_all();
+#endif
     STEP(
         dead[i] = 2;
         do
@@ -427,15 +486,24 @@ repair_word:
     /* ---- a successor ---- */
 crashed:
     atomic {
+        successors++;
         forget(0); forget(1);
 #if N == 3
         forget(2);
+#endif
+#ifdef M_FORGETS_THE_DEAD
+        dead[0] = (dead[0] == 1 -> 2 : dead[0]);
+        dead[1] = (dead[1] == 1 -> 2 : dead[1]);
 #endif
         adopting = 1; i = 0; goto idle
     };
 adopt_next: /* attempts first, then the wakes that are owed, then RESUMED */
     do
+#ifdef M_ADOPTS_ONE
+    :: i < N && DRIVEN(i) && dead[i] == 0 -> me = i; i = N; goto adopt
+#else
     :: i < N && DRIVEN(i) && dead[i] == 0 -> me = i; i++; goto adopt
+#endif
     :: i < N && !(DRIVEN(i) && dead[i] == 0) -> i++
     :: else -> break
     od;
@@ -444,7 +512,7 @@ adopt_next: /* attempts first, then the wakes that are owed, then RESUMED */
 #endif
     i = 0;
     do
-    :: i < N && SENDS_RESUMED(i) -> v_out[i]!RESUMED, NUMBER; i++
+    :: i < N && SENDS_RESUMED(i) -> v_out[i]!RESUMED, successors; i++
     :: i < N && !SENDS_RESUMED(i) -> i++
     :: else -> break
     od;
@@ -453,6 +521,12 @@ adopt_next: /* attempts first, then the wakes that are owed, then RESUMED */
 
 adopt:
     excl = (l_mode[me] != ACQUIRE_S); id = l_request[me]; mytk = tick[me];
+#ifndef M_ADOPTS_WITHOUT_PARKED
+    if /* an unlock may have cleared it for a scan that was not made */
+    :: (word & ID) == me + 1 -> STEP(word = word | PARKED)
+    :: else
+    fi;
+#endif
     if
     :: l_stage[me] == HELD && (word & ID) != me + 1 && !cell[me] -> STEP(l_stage[me] = NONE); goto idle
     :: l_stage[me] == TRYING
@@ -468,11 +542,11 @@ adopt:
 #ifndef M_RESUMED_OWNER_IS_INSIDE
         if
         :: (seq & 1) && !(w & DIED) -> skip
-        :: else -> STEP(wt[me] = DRAIN); v_waiting[me] = 1; v_draining[me] = 1; v_ready[me] = 1; goto idle
+        :: else -> STEP(wt[me] = DRAIN; est[me] = 0); v_waiting[me] = 1; v_draining[me] = 1; v_ready[me] = 1; goto idle
         fi;
 #endif
         if
-        :: wt[me] -> STEP(wt[me] = 0)
+        :: wt[me] -> STEP(wt[me] = 0; est[me] = 0)
         :: else
         fi;
         goto granted
@@ -485,110 +559,9 @@ queued_or_nothing:
     :: else
     fi;
     if
-    :: wt[me] -> STEP(wt[me] = 0)
+    :: wt[me] -> STEP(wt[me] = 0; est[me] = 0)
     :: else
     fi;
     STEP(l_stage[me] = NONE);
     goto idle
-}
-
-/* A client that locks through the worker. With PIPELINE its next ACQUIRE goes out behind a RELEASE that is
- * not answered yet. */
-proctype asker(byte me)
-{
-    byte rounds = (me == 0 -> ROUNDS0 : (me == 1 -> ROUNDS1 : ROUNDS2));
-    byte last, acquire, release, id; /* ids; acquire and release: what is not answered */
-    mtype what, kind;
-
-next:
-    if
-    :: rounds == 0 -> goto await
-    :: rounds > 0 && OPS & OP_X -> what = ACQUIRE_X
-    :: rounds > 0 && OPS & OP_S -> what = ACQUIRE_S
-    :: rounds > 0 && OPS & OP_TRYX -> what = TRY_X
-    fi;
-    atomic { rounds--; last++; acquire = last; request[me]!what, acquire };
-await:
-    if
-    :: atomic { acquire || release; reply[me]?kind, id }
-    :: atomic { !acquire && !release -> goto done }
-#if DEATHS
-    :: atomic { MAY_DIE -> deaths--; goto crashed }
-#endif
-    fi;
-    if
-    :: kind == RESUMED ->
-        atomic {
-            request[me]!RESUME, id;
-            if
-            :: release -> request[me]!RELEASE, release
-            :: else
-            fi;
-            if
-            :: acquire -> request[me]!what, acquire
-            :: else
-            fi
-        }
-    :: kind == DONE && id == release ->
-        release = 0;
-        if
-        :: acquire == 0 -> goto next
-        :: else
-        fi
-    :: kind == BUSY && id == acquire -> acquire = 0; goto next
-    :: kind == GRANTED && id == acquire -> goto holds
-    :: else -> assert(id < last || (id != acquire && id != release)); assert(kind != REFUSED)
-    fi;
-    goto await;
-holds:
-    atomic {
-        assert(xin == 0 && (what == ACQUIRE_S || sinside == 0));
-        assert(what == ACQUIRE_S -> cell[me] : (word & ID) == me + 1);
-        acquire = 0;
-        if
-        :: what == ACQUIRE_S -> sinside = sinside | ME_BIT
-        :: else -> xin = me + 1
-        fi
-    };
-    atomic {
-        assert(what == ACQUIRE_S -> cell[me] : (word & ID) == me + 1); /* it still has what it was told */
-        sinside = sinside & ~ME_BIT;
-        xin = (xin == me + 1 -> 0 : xin);
-        last++; release = last; request[me]!RELEASE, release
-    };
-#ifdef PIPELINE
-    goto next;
-#else
-    goto await;
-#endif
-
-crashed:
-    atomic {
-        dead[me] = 1;
-        sinside = sinside & ~ME_BIT;
-        xin = (xin == me + 1 -> 0 : xin);
-        acquire = 0; release = 0; rounds = 0
-    };
-done:
-end_done: /* what comes for somebody who waits for nothing; another worker may say RESUMED */
-    do
-    :: atomic { dead[me] == 0 && nempty(reply[me]) ->
-        reply[me]?kind, id;
-        if
-        :: kind == RESUMED -> request[me]!RESUME, id
-        :: else
-        fi }
-    od
-}
-
-/* When nothing moves any more, nobody has what nobody knows of. */
-proctype judge()
-{
-end_judge:
-    atomic { timeout -> assert(IS_FREE(word));
-        assert(!(cell[0] || cell[1]) && !(wt[0] || wt[1]));
-#if N == 3
-        assert(!cell[2] && !wt[2])
-#endif
-    }
 }

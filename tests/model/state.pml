@@ -35,7 +35,10 @@ bit nudge[N]; /* a nudge for a brokered attachment lies in the broker's socket *
 
 /* Death: 0 alive, 1 ended, 2 repaired: its slot may be given again. */
 byte dead[N];
-byte deaths = DEATHS, timeouts = TIMEOUTS, naps = NAPS, pauses = PAUSES, restarts = RESTARTS;
+byte timeouts = TIMEOUTS, naps = NAPS, pauses = PAUSES;
+#ifndef CRASHES
+byte deaths = DEATHS, restarts = RESTARTS;
+#endif
 #if PAUSES
 bit stopped[N];
 bit nap_over[N];

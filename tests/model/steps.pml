@@ -31,6 +31,24 @@ inline wake_all()
     j = 0
 }
 
+#ifdef M_WORKER_REPAIR_WAKES_ONE
+inline wake_first()
+{
+    j = 0;
+    do
+    :: j < N ->
+        STEP(v = wt[j]);
+        if
+        :: v -> v = 0; wake(j); break
+        :: else
+        fi;
+        j++
+    :: else -> break
+    od;
+    j = 0
+}
+#endif
+
 /* Fairness: a waiter that completed a look (est) is not passed over by a decision that began later.
  * A decision in flight may pass it: between a load of the word and its CAS the word may have been taken
  * and freed, so that it looks the same (FAIR and PARKED again). `before` has the waiters that count. */

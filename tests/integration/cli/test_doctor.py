@@ -45,8 +45,8 @@ class Doctor(BrokerTest):
         self.addCleanup(lambda: os.path.lexists(path) and os.unlink(path))
         return path
 
-    def broker_at(self, path, **options):
-        broker = self.start(LOCKKEEPERD, "--socket", path, stderr=subprocess.DEVNULL, **options)
+    def broker_at(self, path, *arguments, **options):
+        broker = self.start(LOCKKEEPERD, "--socket", path, *arguments, stderr=subprocess.DEVNULL, **options)
         self.until(lambda: self.lk("--socket", path, "where")[0] == 0)
         return broker
 
@@ -135,6 +135,30 @@ class Doctor(BrokerTest):
         self.assertRegex(found, "^the broker may open 64 files and needs about 34 for 1 sessions and 0 segments; "
                          "there is room for about 15 more$")
         self.assertIn("ulimit -n", advice)
+
+    def test_more_is_allowed_than_the_broker_can_open(self):
+        path = self.path("generous.sock")
+        self.broker_at(path, "--limit", "sessions=3000", "--limit=segments=2000",
+                       preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096)))
+        check, health, found, advice = self.wrong("--socket", path)
+        self.assertEqual((check, health), ("limits", "warning"))
+        self.assertEqual(found, "with 3000 sessions and 2000 segments the broker needs about 10032 files, and may "
+                         "open 4096")
+        self.assertIn("--limit", advice)
+
+    def test_what_is_allowed_is_there(self):
+        path = self.path("modest.sock")
+        self.broker_at(path, "--limit", "sessions=100", "--limit", "bytes=1M")
+        found = self.findings("--socket", path, code=0)
+        self.assertEqual(found["limits"][0][0], "ok")
+        self.assertEqual(found["limit-bytes"][0][0], "ok")
+
+    def test_more_memory_is_allowed_than_there_is(self):
+        path = self.path("huge.sock")
+        self.broker_at(path, "--limit", "bytes=100T")
+        check, health, found, _ = self.wrong("--socket", path)
+        self.assertEqual((check, health), ("limit-bytes", "warning"))
+        self.assertIn("%d MiB together" % (100 << 20), found)
 
     def in_new_namespace(self, *options):
         """The launcher for a process in namespaces of its own; skips the test where that is not allowed."""

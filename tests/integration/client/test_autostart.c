@@ -80,6 +80,18 @@ START_TEST(clients_that_start_at_once_meet_at_one_broker)
     lk_session_close(session);
 }
 
+/* The next broker knows nothing of what the session has open. */
+START_TEST(a_session_in_use_does_not_move_to_another_broker)
+{
+    struct lk_session *session = open_session();
+    struct lk_segment *other = NULL;
+    const struct lk_segment_options options = {.size = sizeof(options), .flags = LK_CREATE};
+    open_segment(session, "a", 4096, LK_CREATE);
+    fixture_end_autostarted();
+    cr_expect(eq(int, lk_segment_open(session, "b", &options, &other), -ECONNRESET));
+    lk_session_close(session);
+}
+
 START_TEST(dead_socket_file_is_replaced)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};

@@ -36,6 +36,19 @@ static bool is_mapped(void *address)
     return mincore(address, 4096, &resident) == 0;
 }
 
+/* Whether any map of this process has the word in its name. */
+static bool has_map(const char *word)
+{
+    char line[512];
+    bool found = false;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    while (maps && fgets(line, sizeof(line), maps))
+        found = found || strstr(line, word);
+    if (maps)
+        (void)fclose(maps);
+    return found;
+}
+
 static int use_inherited(struct child *side, void *user)
 {
     struct lk_segment *none = NULL;
@@ -57,6 +70,7 @@ static int use_inherited(struct child *side, void *user)
     CHILD_CHECK(lk_session_fd(session) == -ESTALE);
     CHILD_CHECK(strstr(lk_last_error(), "fork()") != NULL);
     CHILD_CHECK(!is_mapped(map));
+    CHILD_CHECK(!has_map("lockkeeper-area")); /* its words are the parent's */
     lk_session_close(session); /* without a word to the broker */
     return 0;
 }
@@ -64,6 +78,7 @@ static int use_inherited(struct child *side, void *user)
 FORK_TEST(inherited_handles_are_stale_and_maps_are_absent)
 {
     open_all(0);
+    cr_assert(has_map("lockkeeper-area"));
     cr_assert(eq(int, lk_lock_acquire(lock, LK_EXCLUSIVE, 0), LK_ACQUIRED));
     struct child child = child_start(use_inherited, NULL);
     child_join(&child);

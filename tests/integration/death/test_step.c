@@ -69,6 +69,7 @@ static int be_the_victim(void *arg)
 {
     struct test_client own;
     (void)arg;
+    test_leave_as_it_is();
     test_client_open(&own, broker.socket_path, NAME, NULL);
     struct lk_lock *its = test_lock(&own, 0);
     if (scene->when != BESIDE)

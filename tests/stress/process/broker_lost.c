@@ -71,6 +71,7 @@ static int hold(void *arg)
         lock_once(lock);
     test_event_post(holder->done);
     test_event_wait(holder->end);
+    test_leave_as_it_is();
     return 0; /* without a word: there is nobody to say goodbye to */
 }
 

@@ -61,6 +61,7 @@ static int live(void *arg)
     uint64_t until = test_random_below(&cycle->random, 6);
     bool waits_for_kill = test_random_below(&cycle->random, 2) == 0;
 
+    test_leave_as_it_is();
     snprintf(name, sizeof(name), "storm-%u", (unsigned)test_random_below(&cycle->random, SEGMENTS));
     options.flags |= test_random_below(&cycle->random, 4) == 0 ? LK_STRICT : 0;
     test_check(lk_session_open(cycle->socket_path, &no_start, &session) == 0, "%s",

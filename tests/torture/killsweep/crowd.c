@@ -174,6 +174,14 @@ static void play(const struct client *client, struct crowd_actor *actor)
     struct lk_lock *lock = client->locks[actor->kind];
     enum lk_mode mode = actor->part.mode == 'S' ? LK_SHARED : LK_EXCLUSIVE;
     bool holds = actor->part.how == CROWD_HOLDS;
+    struct lk_holder holder = {.size = sizeof(holder)};
+    if (actor->part.how == CROWD_ASKS) {
+        int asked = lk_lock_holder(lock, &holder);
+        if (asked != 0)
+            crowd_violation(crowd, "actor %u asks, and gets %d: %s", client->number, asked,
+                            lk_strerror(asked));
+        return;
+    }
     int r = actor->part.how == CROWD_WAITS_ASYNC
                 ? acquire_async(client, lock, mode)
                 : lk_lock_acquire(lock, mode, holds ? 0 : LK_WAIT_FOREVER);
@@ -258,6 +266,8 @@ static bool is_cast(const struct crowd *crowd, unsigned number)
     const struct crowd_actor *actor = &crowd->shared->actors[number];
     if (actor->part.how == CROWD_HOLDS)
         return atomic_load(&actor->holds);
+    if (actor->part.how == CROWD_ASKS)
+        return true;
     return waiters_of(crowd->segments[actor->kind]) > crowd->waiting;
 }
 
@@ -291,7 +301,7 @@ void crowd_cast(struct crowd *crowd, unsigned number, enum crowd_kind kind,
                    "actor %u does not come", number);
         sched_yield();
     }
-    if (part->how != CROWD_HOLDS)
+    if (part->how == CROWD_WAITS || part->how == CROWD_WAITS_ASYNC)
         crowd->waiting++;
 }
 
@@ -364,15 +374,20 @@ static unsigned slots_of(const struct lk_segment *segment)
     return count;
 }
 
+bool crowd_has_descriptors(struct crowd *crowd)
+{
+    unsigned descriptors = test_process_descriptors(crowd->broker.pid);
+    if (descriptors < crowd->descriptors && !crowd->frozen)
+        crowd->descriptors = descriptors; /* the first count had one that was open for a moment */
+    return descriptors == crowd->descriptors;
+}
+
 static bool is_baseline(struct crowd *crowd)
 {
     for (unsigned kind = 0; kind < CROWD_KINDS; kind++)
         if (slots_of(crowd->segments[kind]) != crowd->slots[kind])
             return false;
-    unsigned descriptors = test_process_descriptors(crowd->broker.pid);
-    if (descriptors < crowd->descriptors && !crowd->frozen)
-        crowd->descriptors = descriptors; /* the first count had one that was open for a moment */
-    return descriptors == crowd->descriptors;
+    return crowd_has_descriptors(crowd);
 }
 
 bool crowd_await_baseline(struct crowd *crowd)
@@ -391,6 +406,15 @@ bool crowd_await_baseline(struct crowd *crowd)
         test_sleep_ns(SHORT_NS);
     }
     return true;
+}
+
+bool crowd_ask_idle(struct crowd *crowd, enum crowd_kind kind)
+{
+    static const struct crowd_part asks = {.how = CROWD_ASKS};
+    for (unsigned i = 0; i < CROWD_ACTORS; i++)
+        if (crowd->shared->actors[i].part.how == CROWD_ABSENT)
+            crowd_cast(crowd, i, kind, &asks);
+    return crowd_await_all(crowd);
 }
 
 static bool probe_once(struct crowd *crowd, enum crowd_kind kind, enum lk_mode mode, bool died)

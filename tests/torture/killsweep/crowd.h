@@ -33,6 +33,7 @@ enum crowd_how { /* an actor takes the lock */
                  CROWD_HOLDS,       /* first, and releases it at its cue */
                  CROWD_WAITS,       /* and goes at once */
                  CROWD_WAITS_ASYNC, /* the same, asynchronously */
+                 CROWD_ASKS,        /* not at all: asks the broker who holds it */
 };
 
 enum crowd_when {                /* who holds releases */
@@ -82,7 +83,7 @@ struct crowd {
     struct lk_segment *segments[CROWD_KINDS];
     struct lk_lock *locks[CROWD_KINDS];
     unsigned descriptors; /* of the broker, with nobody else there */
-    bool frozen;          /* a planted mistake: that number is not to be corrected */
+    bool frozen;          /* that number is not to be corrected any more */
     unsigned slots[CROWD_KINDS];
     unsigned waiting;    /* actors that do so by now */
     uint64_t stuck_ns;   /* after which somebody counts as stuck */
@@ -126,6 +127,12 @@ void crowd_leave(struct crowd *crowd, enum crowd_kind kind, uint32_t who, char m
  * three times. It takes messages in turns of its loop, so one that came before the second question is
  * done when the third is answered. Returns who holds the lock, a pid or 0. */
 int32_t crowd_settle(struct crowd *crowd, enum crowd_kind kind);
+
+/* Every actor without a part asks the broker something: its session goes on. False: stuck. */
+bool crowd_ask_idle(struct crowd *crowd, enum crowd_kind kind);
+
+/* The broker has as many descriptors as at first. */
+bool crowd_has_descriptors(struct crowd *crowd);
 
 /* Slots and the broker's descriptors are as they were at first. False: they never came to be. */
 bool crowd_await_baseline(struct crowd *crowd);

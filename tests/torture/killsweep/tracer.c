@@ -18,6 +18,8 @@
 
 #define BREAKPOINT UINT64_C(0xcc)
 #define SYSCALL_OPCODE UINT64_C(0x050f)
+#define IGNORED SIGALRM /* a watchdog would take the time of single steps for a hang */
+#define DIED (-1)       /* no signal: another thread came to the breakpoint, and is not traced */
 #define STUCK_NS (60 * LKI_NS_PER_S)
 #define QUIET_NS (3 * LKI_NS_PER_MS) /* a step that takes so long is a sleep; looked at, then */
 
@@ -70,6 +72,8 @@ static void write_pc(pid_t pid, uint64_t pc)
 
 /* --- Stops --- */
 
+static int last_status; /* of whoever was waited for, for a message */
+
 /* The signal that it stopped by; 0: it ended, or is still running where WNOHANG was asked for. */
 static int stop_signal(pid_t pid, int flags, bool *out_ended)
 {
@@ -78,6 +82,7 @@ static int stop_signal(pid_t pid, int flags, bool *out_ended)
     while ((got = waitpid(pid, &status, flags | __WALL)) < 0 && errno == EINTR)
         continue;
     test_check(got >= 0, "waitpid %d", (int)pid);
+    last_status = status;
     *out_ended = got == pid && !WIFSTOPPED(status);
     return got == pid && WIFSTOPPED(status) ? WSTOPSIG(status) : 0;
 }
@@ -143,6 +148,25 @@ void tracer_seize(pid_t pid)
 void tracer_continue(pid_t pid)
 {
     trace_must(PTRACE_CONT, pid, 0, 0, "CONT");
+}
+
+void tracer_watch_children(pid_t pid)
+{
+    trace_must(PTRACE_SEIZE, pid, 0, PTRACE_O_TRACEFORK | PTRACE_O_TRACECLONE, "SEIZE");
+}
+
+pid_t tracer_await_child(pid_t pid)
+{
+    unsigned long child = 0;
+    bool ended;
+    int signal;
+    while ((signal = await_signal(pid)) != SIGTRAP)
+        trace_must(PTRACE_CONT, pid, 0, (uint64_t)signal, "CONT");
+    trace_must(PTRACE_GETEVENTMSG, pid, 0, (uint64_t)(uintptr_t)&child, "GETEVENTMSG");
+    trace_must(PTRACE_DETACH, pid, 0, 0, "DETACH");
+    (void)stop_signal((pid_t)child, 0, &ended);
+    test_check(!ended, "the child %lu ended at once", child);
+    return (pid_t)child;
 }
 
 /* --- Where code lies --- */
@@ -272,9 +296,14 @@ static uint64_t return_address(struct recorder *recorder, uint64_t pc)
     if (!recorder->range->over || caller == 0 || recorder->inside != 0)
         return 0;
     uint64_t opcode = peek(recorder->pid, caller) & 0xff;
-    uint64_t to = peek(recorder->pid, read_register(recorder->pid, REGISTER_OFFSET(rsp)));
-    bool returns = opcode == 0xc3 || opcode == 0xc2; /* then what lies there is something else */
-    return !returns && is_inside(recorder->range, to) ? to : 0;
+    uint64_t stack = read_register(recorder->pid, REGISTER_OFFSET(rsp));
+    if (opcode == 0xc3 || opcode == 0xc2)
+        return 0; /* a return: what lies there is something else */
+    uint64_t to = peek(recorder->pid, stack);
+    /* The first call of a function goes to the linker, with two words more. */
+    if (!is_inside(recorder->range, to) && opcode != 0xe8)
+        to = peek(recorder->pid, stack + 16);
+    return is_inside(recorder->range, to) ? to : 0;
 }
 
 /* One step, or what is called outside as one. Returns the address of a breakpoint to be taken back by
@@ -325,7 +354,13 @@ static bool await_stop_unless(pid_t pid, tracer_done_fn is_done, void *user, int
     for (;;) {
         bool ended;
         *out_signal = stop_signal(pid, WNOHANG, &ended);
-        test_check(!ended, "the traced process %d ended by itself", (int)pid);
+        test_check(!ended || (WIFSIGNALED(last_status) && WTERMSIG(last_status) == SIGTRAP),
+                   "the traced process %d ended by itself, with status %#x", (int)pid,
+                   (unsigned)last_status);
+        if (ended) {
+            *out_signal = DIED;
+            return true;
+        }
         if (*out_signal != 0)
             return true;
         uint64_t waited_ns = lki_clock_now_ns() - began_ns;
@@ -337,26 +372,33 @@ static bool await_stop_unless(pid_t pid, tracer_done_fn is_done, void *user, int
     }
 }
 
-void tracer_record_until(pid_t pid, const struct path_range *range, tracer_done_fn is_done,
-                         void *user, struct path *out_path)
+enum tracer_end tracer_record_until(pid_t pid, const struct path_range *range,
+                                    tracer_done_fn is_done, void *user, struct path *out_path)
 {
     struct recorder recorder = {.pid = pid, .range = range, .path = out_path};
     uint64_t to, original = 0;
-    int signal;
-    for (;;) {
+    bool stopped = true;
+    while (stopped && (range->steps_max == 0 || out_path->steps < range->steps_max)) {
+        int signal;
         note(&recorder, read_pc(pid));
         to = step(&recorder, &original);
-        if (!await_stop_unless(pid, is_done, user, &signal))
-            break;
+        stopped = await_stop_unless(pid, is_done, user, &signal);
+        if (!stopped) {
+            bool ended;
+            trace_must(PTRACE_INTERRUPT, pid, 0, 0, "INTERRUPT");
+            (void)stop_signal(pid, 0, &ended);
+        }
+        if (stopped && signal == DIED) {
+            free(recorder.turns.slots);
+            return TRACER_DIED;
+        }
+        test_check(!stopped || signal == SIGTRAP || signal == IGNORED, "signal %d on the path",
+                   signal);
         stepped(&recorder, to, original);
-        test_check(signal == SIGTRAP, "signal %d on the path", signal);
         out_path->steps++;
     }
     free(recorder.turns.slots);
-    bool ended;
-    trace_must(PTRACE_INTERRUPT, pid, 0, 0, "INTERRUPT");
-    (void)stop_signal(pid, 0, &ended);
-    stepped(&recorder, to, original);
+    return TRACER_REACHED;
 }
 
 /* --- Running to a point --- */
@@ -401,6 +443,10 @@ static enum tracer_end run_to(pid_t pid, const struct path_point *point, tracer_
             signal = await_signal(pid);
         if (signal == SIGSTOP)
             return TRACER_FINISHED;
+        if (signal == IGNORED)
+            continue;
+        if (signal == DIED)
+            return TRACER_DIED;
         test_check(signal == SIGTRAP && read_pc(pid) == point->pc + 1, "signal %d at %#llx", signal,
                    (unsigned long long)read_pc(pid));
         if (++turn == point->turn)

@@ -32,6 +32,7 @@ struct path_range {
     uint64_t begin;
     uint64_t end;
     bool calls;
+    size_t steps_max; /* of tracer_record_until(); 0: none. A tracee with timers is never done */
     bool over; /* what the code calls elsewhere is run up to its return, not stepped through */
 };
 
@@ -50,21 +51,22 @@ void tracer_end_here(void);
 /* In the parent: returns when the child has stopped in one of these. */
 void tracer_await_stop(pid_t pid);
 
-/* Walks a stopped tracee until it stops by itself, and appends the points of its path. */
-void tracer_record(pid_t pid, const struct path_range *range, struct path *out_path);
-
-/* The same for one that does not stop by itself: until it sleeps and is_done(). Then it is interrupted
- * and stopped. */
-typedef bool (*tracer_done_fn)(void *user);
-void tracer_record_until(pid_t pid, const struct path_range *range, tracer_done_fn is_done,
-                         void *user, struct path *out_path);
-
-void path_deinit(struct path *path);
-
 enum tracer_end {
     TRACER_REACHED,  /* stopped right before the point */
     TRACER_FINISHED, /* stopped by itself, or was told to give up, and did not pass the point */
+    TRACER_DIED,     /* one of its other threads came to the point, which ended it by SIGTRAP */
 };
+
+/* Walks a stopped tracee until it stops by itself, and appends the points of its path. */
+void tracer_record(pid_t pid, const struct path_range *range, struct path *out_path);
+
+/* The same for one that does not stop by itself: until it sleeps and is_done(), or has made enough steps.
+ * Then it is stopped. */
+typedef bool (*tracer_done_fn)(void *user);
+enum tracer_end tracer_record_until(pid_t pid, const struct path_range *range,
+                                    tracer_done_fn is_done, void *user, struct path *out_path);
+
+void path_deinit(struct path *path);
 
 /* Sets a breakpoint for this point and lets the stopped tracee run until it is there. */
 enum tracer_end tracer_run_to(pid_t pid, const struct path_point *point);
@@ -84,6 +86,11 @@ void tracer_kill(pid_t pid);
 void tracer_seize(pid_t pid);
 /* Lets it run, traced; stop it with tracer_interrupt(). */
 void tracer_continue(pid_t pid);
+
+/* Follows the children that a process makes from now on; it goes on. */
+void tracer_watch_children(pid_t pid);
+/* Returns the next one, stopped before its first instruction, and lets go of the parent. */
+pid_t tracer_await_child(pid_t pid);
 
 /* Lets a stopped tracee run until it sleeps in the kernel; it goes on doing so. */
 enum tracer_end tracer_run_to_sleep(pid_t pid);

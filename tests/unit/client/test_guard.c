@@ -70,6 +70,23 @@ Test(guard, hole_reads_as_zeros_and_is_marked, .init = setup, .fini = teardown)
     cr_assert(our_handler_is_gone());
 }
 
+/* The child has the table of its parent, and here its map as well: what it does there is its own. */
+Test(guard, a_forked_child_is_not_covered, .init = setup, .fini = teardown)
+{
+    signal(SIGBUS, SIG_DFL);
+    guard_map();
+    cr_assert(eq(int, ftruncate(file_fd, (off_t)page_bytes), 0));
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(((volatile unsigned char *)map)[3 * page_bytes]);
+    int status;
+    cr_assert(eq(int, waitpid(pid, &status, 0), pid));
+    bool by_signal = WIFSIGNALED(status);
+    cr_assert(by_signal);
+    cr_expect(eq(int, WTERMSIG(status), SIGBUS));
+    lki_guard_remove(map);
+}
+
 static sigjmp_buf back;
 
 static void jump_back(int signal_number)

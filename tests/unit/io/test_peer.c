@@ -17,6 +17,8 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 
+#include "broker/io/proc.h"
+
 static int listener;
 static struct sockaddr_un address; /* autobound: an abstract name of the kernel's choice */
 static socklen_t address_bytes;
@@ -110,6 +112,22 @@ Test(peer, processes_are_told_apart_and_their_end_is_seen)
 Test(peer, processes_are_told_apart_and_their_end_is_seen_without_peerpidfd)
 {
     two_processes_are_told_apart(LKD_PEER_PIDFD_FALLBACK);
+}
+
+/* A number is given again: without its start a process would inherit from the last one that had it. */
+Test(peer, a_key_without_peerpidfd_has_the_start_of_the_process)
+{
+    uint64_t start;
+    struct lkd_peer_info info;
+    pid_t pid = fork_connected(1);
+    int fd = accept_one();
+    cr_assert(eq(int, lkd_proc_start_time(pid, &start), 0));
+    cr_assert(eq(int, lkd_peer_ask(fd, LKD_PEER_PIDFD_FALLBACK, &info), 0));
+    cr_expect(eq(u64, info.key.first, (uint64_t)pid));
+    cr_expect(eq(u64, info.key.second, start + 1));
+    lkd_peer_info_deinit(&info);
+    reap(pid);
+    close(fd);
 }
 
 /* Some kernels give a pidfd of a process that was reaped: then it has fired already. */

@@ -378,6 +378,33 @@ Test(channel, waits_on_after_a_signal)
     cr_expect(eq(int, got.type, LKI_REQUEST_GOODBYE));
 }
 
+static volatile sig_atomic_t ticks;
+
+static void read_from_signal_handler(int signal)
+{
+    uint8_t bytes[64];
+
+    (void)signal;
+    if (++ticks >= 3)
+        while (recv(broker, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+            continue;
+}
+
+Test(channel, sends_on_after_a_signal)
+{
+    struct sigaction action = {.sa_handler = read_from_signal_handler}; /* no SA_RESTART */
+    const struct itimerval often = {{.tv_usec = 1000}, {.tv_usec = 1000}}, off = {{0}, {0}};
+
+    while (lki_channel_send(client, &open_request, NULL, 0, LKI_CHANNEL_NO_WAIT) == 0)
+        continue; /* until the buffer is full */
+    cr_assert(eq(int, sigaction(SIGALRM, &action, NULL), 0));
+    cr_assert(eq(int, setitimer(ITIMER_REAL, &often, NULL), 0));
+    int r = lki_channel_send(client, &open_request, NULL, 0, LKI_CHANNEL_WAIT);
+    cr_assert(eq(int, setitimer(ITIMER_REAL, &off, NULL), 0));
+    cr_expect(eq(int, r, 0));
+    cr_expect(ge(int, ticks, 3));
+}
+
 Test(channel, a_path_of_107_bytes_is_an_address_and_one_more_is_refused)
 {
     char path[LKI_SOCKET_PATH_BYTES_MAX + 2];
