@@ -220,11 +220,15 @@ int lk_lock_cancel(struct lk_lock *lock)
     return async->answered && async->result >= 0 ? 1 : 0;
 }
 
-/* Calls what is due. The callback may do anything but close the session. */
+/* Calls what is due now. The callback may do anything but close the session: if it acquires again, the
+ * grant may be here before it returns, and waits for the next dispatch, so that this one ends. */
 static int call_back(struct lk_session *session)
 {
     int calls = 0;
-    while (!lki_list_is_empty(&session->answered)) {
+    int due = 0;
+    LKI_LIST_FOREACH_SAFE (node, &session->answered)
+        due++;
+    while (calls < due && !lki_list_is_empty(&session->answered)) {
         struct lki_async *async = LKI_LIST_ENTRY(session->answered.next, struct lki_async, node);
         struct lk_lock *lock = lock_of(async);
         lki_list_remove(&async->node);
