@@ -200,6 +200,7 @@ void bench_readers(struct bench *bench, struct bench_report *report);
 void bench_optimistic(struct bench *bench, struct bench_report *report);
 void bench_brokered(struct bench *bench, struct bench_report *report);
 void bench_async(struct bench *bench, struct bench_report *report);
+void bench_throughput(struct bench *bench, struct bench_report *report);
 void bench_open(struct bench *bench, struct bench_report *report);
 void bench_recovery(struct bench *bench, struct bench_report *report);
 void bench_idle(struct bench *bench, struct bench_report *report);

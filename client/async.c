@@ -225,12 +225,11 @@ int lk_lock_cancel(struct lk_lock *lock)
  * not end. */
 static int call_back(struct lk_session *session)
 {
-    unsigned due = 0;
     int calls = 0;
-    for (struct lki_list *node = session->answered.next; node != &session->answered;
-         node = node->next)
+    int due = 0;
+    LKI_LIST_FOREACH_SAFE (node, &session->answered)
         due++;
-    for (; due > 0 && !lki_list_is_empty(&session->answered); due--) {
+    while (calls < due && !lki_list_is_empty(&session->answered)) {
         struct lki_async *async = LKI_LIST_ENTRY(session->answered.next, struct lki_async, node);
         struct lk_lock *lock = lock_of(async);
         lki_list_remove(&async->node);

@@ -31,12 +31,24 @@ static enum lki_verdict queued_or_nothing(struct lki_wait *wait)
     return LKI_SLEEP;
 }
 
+void lki_lock_resume(struct lki_party *party, uint32_t lock)
+{
+    struct lki_lock_hot *hot = &party->area->hot[lock];
+    /* relaxed: our own id, if it is there, was written for us, and only we take it out */
+    if (lki_word_id(atomic_load_explicit(&hot->word, memory_order_relaxed)) != party->id)
+        return;
+    LKI_STEP("resume_park");
+    /* [wait-word] seq_cst, as every PARKED: the unlock that follows finds it, and then the waits */
+    atomic_fetch_or_explicit(&hot->word, LKI_PARKED, memory_order_seq_cst);
+}
+
 /* The word is ours. Whether the readers have been waited for is told by the sequence: for a hold of
  * data it is odd from the moment that we are inside, unless an owner died inside before us. Where
  * it does not tell, the drain is gone through once more: it ends at once where nobody reads, and
  * raises the sequence once more, of which nobody was told. */
 static enum lki_verdict resume_owner(struct lki_wait *wait, uint32_t word)
 {
+    lki_lock_resume(wait->party, wait->lock);
     bool odd = lki_lock_sequence(wait->party->area, wait->lock) & 1;
 
     if (odd && !(word & LKI_DIED) && wait->hold == LKI_HOLD_DATA)

@@ -19,6 +19,13 @@ enum lki_verdict lki_wait_resume(struct lki_wait *wait, struct lki_party *party,
                                  enum lki_mode mode, enum lki_hold hold, uint64_t now_ns,
                                  uint64_t deadline_ns);
 
+/**
+ * Takes a hold over from a driver that died, perhaps in the middle of its unlock, where PARKED is cleared
+ * for a scan that was not made: without it the unlock that is begun anew would look for nobody, and
+ * free the word for anybody, past a waiter whose turn it is. Sets it where the word is ours.
+ */
+void lki_lock_resume(struct lki_party *party, uint32_t lock);
+
 /* Wakes every waiter and drainer of the area: a driver that died may have owed any of them a wake.
  */
 void lki_wake_waiters(const struct lki_area *area, lki_wake_fn wake, void *user);

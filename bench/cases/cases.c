@@ -10,6 +10,7 @@ const struct bench_case bench_cases[] = {
     {"optimistic", "reading 64 bytes and 4 KiB without a lock", bench_optimistic, 8, false},
     {"brokered", "pairs of locks that another process keeps", bench_brokered, 5, false},
     {"async", "asynchronous acquire, to the callback", bench_async, 2, false},
+    {"throughput", "what a broker gets done for 16 sessions", bench_throughput, 3, false},
     {"open", "open and map a segment, in a new process and again", bench_open, 4, true},
     {"recovery", "after the end of a holder of 1 MB, 256 MB, 2 GB", bench_recovery, 60, false},
     {"idle", "a broker with 1,000 and 10,000 sessions, and 10,000 segments", bench_idle, 12, false},

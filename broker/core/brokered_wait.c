@@ -531,6 +531,7 @@ static void adopt_hold(struct lkd_core *core, struct lkd_attachment *place, uint
         retire(core, place, now_ns);
         return;
     }
+    lki_lock_resume(&place->party, record->lock);
     place->granted = true;
     place->granted_lock = record->lock;
     place->granted_to_exit = record->to_exit;

@@ -67,7 +67,7 @@ struct lkd_sending *lkd_notice(struct lkd_core *core, struct lkd_session *sessio
 static bool will_come_again(const struct lkd_session *session, uint64_t request)
 {
     bool heard = session->requested && request <= session->last_request;
-    return session->adopted && request != 0 && request <= session->doubtful_until && !heard;
+    return session->adopted && request <= session->doubtful_until && !heard;
 }
 
 struct lkd_sending *lkd_reply(struct lkd_core *core, struct lkd_session *session,
@@ -75,7 +75,7 @@ struct lkd_sending *lkd_reply(struct lkd_core *core, struct lkd_session *session
 {
     if (!lkd_session_is_connected(session))
         return NULL;
-    if ((session->resuming && type != LKI_REPLY_RESUMED) || will_come_again(session, request))
+    if (session->resuming || will_come_again(session, request))
         return NULL; /* whatever it asked it asks again */
     struct lkd_sending *sending = lkd_notice(core, session, type, extra_bytes);
     if (!sending) {

@@ -32,6 +32,10 @@
 #define PAUSE_FIRST_NS (10 * LKI_NS_PER_MS)
 #define PAUSE_MAX_NS LKI_NS_PER_S
 
+/* So many may fail before one of them has served: then it is no accident, and whoever waits for the
+ * broker has to be told. */
+#define FIRST_TRIES 3u
+
 /* A worker that somebody stopped serves nobody, and nobody can tell it from one that hangs. */
 #define STOPPED_MAX_NS (10 * LKI_NS_PER_S)
 
@@ -55,6 +59,7 @@ struct lkd_keeper {
     uint64_t segments_due_ns; /* when to look at them again; LKI_TIME_NEVER */
     uint64_t resume_ns;       /* when to start the next one; 0: not now */
     uint32_t restarts;
+    uint32_t failed_first; /* how many have failed while none has served */
     bool stopping;
     bool upgrading; /* asked to */
     bool closed;    /* socket and lock are given up */
@@ -184,6 +189,17 @@ static pid_t clone_with_files(void)
 #endif
 }
 
+/* One more has failed. True: there will be no other. */
+static bool gives_up(struct lkd_keeper *keeper)
+{
+    if (has_served(keeper) || ++keeper->failed_first < FIRST_TRIES)
+        return false;
+    lkd_log_line(LKD_LOG_ERROR, "cannot start: no worker could serve, of %u", FIRST_TRIES);
+    keeper->done = true;
+    keeper->exit_code = EX_OSERR;
+    return true;
+}
+
 static void begin_worker(struct lkd_keeper *keeper)
 {
     pid_t parent = getpid();
@@ -196,7 +212,8 @@ static void begin_worker(struct lkd_keeper *keeper)
         be_worker(keeper, parent);
     if (pid < 0) {
         lkd_log_line(LKD_LOG_ERROR, "cannot start a worker: %s", strerror(errno));
-        keeper->resume_ns = lki_clock_now_ns() + PAUSE_MAX_NS;
+        if (!gives_up(keeper))
+            keeper->resume_ns = lki_clock_now_ns() + PAUSE_MAX_NS;
         return;
     }
     keeper->pid = pid;
@@ -237,7 +254,8 @@ static void plan_next(struct lkd_keeper *keeper, int status)
         lkd_log_line(LKD_LOG_WARNING, "the worker (pid %d) failed with code %d: another goes on",
                      keeper->pid, WEXITSTATUS(status));
     keeper->pid = 0;
-    keeper->resume_ns = now_ns + keeper->pause_ns;
+    if (!keeper->start.faulty || !gives_up(keeper))
+        keeper->resume_ns = now_ns + keeper->pause_ns;
 }
 
 /* A worker that is told to end before it listens for that ends by the signal, which is as good. */

@@ -43,9 +43,9 @@ static void add_site(struct faults_list *list, const struct stage *stage, enum s
     uint64_t most = filter ? 3 : waits ? 12 : UINT64_MAX;
     if (atomic_load(&site->ready) != 2 || (takeover && site->role != FAULTS_CHILD))
         return;
-    /* A successor speaks with every client: whose record cannot be sent is the one concerned, also
-     * if it is the innocent one. */
-    if (takeover && (site->call == FAULTS_SEND || site->call == FAULTS_RECEIVE))
+    /* A successor speaks with every client: whose record cannot be received is the one concerned,
+     * also if it is the innocent one. */
+    if (takeover && site->call == FAULTS_RECEIVE)
         return;
     for (uint64_t nth = 1; nth <= count && nth <= most; nth++)
         faults_list_add(list,

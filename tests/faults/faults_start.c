@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* faults_start [--all] [--seed N] [--faults N] [--seconds N] [--only STORY] [--verbose]
  *
- * Fails one call of a program that starts: of the daemon, of one that leaves its starter, and of the
- * command line, by itself and when it has to start a daemon. Each fault is a start of its own. What
- * starts serves, or says why not and exits with an error; whatever came of it, nobody who comes next
- * is in any way hindered. Options as of `faults`. */
+ * Fails one call of a program that starts, once or from then on: of the daemon, of one that leaves
+ * its starter, and of the command line, by itself and when it has to start a daemon. Each fault is a
+ * start of its own. What starts serves, or says why not and exits with an error; whatever came of it,
+ * nobody who comes next is in any way hindered. Options as of `faults`. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -417,7 +417,7 @@ static void list_faults(struct run *run)
                                                   .call = site->call,
                                                   .site = i,
                                                   .nth = nth},
-                            FAULTS_ONCE);
+                            FAULTS_ONCE_AND_LASTING);
     }
 }
 

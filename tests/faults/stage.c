@@ -354,6 +354,8 @@ static void accept_worker(struct stage *stage, const struct stage_fault *fault)
         if (!may_end_worker(stage, fault))
             violate(stage, fault, "a worker ended of it");
     }
+    innocent_take_turn(&stage->innocent);
+    judge_innocent(stage, fault); /* of this fault, not of none */
     (void)tell(stage, &(struct stage_fault){.call = FAULTS_CALLS});
     uint64_t deadline_ns = lki_clock_now_ns() + REST_NS;
     struct stage_rest rest = settle(stage);

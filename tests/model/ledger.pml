@@ -45,7 +45,8 @@ byte v_word[N], v_seq[N];
 #define SENDS_RESUMED(i) (DRIVEN(i) && !l_resuming[i])
 #endif
 #define REPEATING (id <= v_doubtful[me])
-#ifdef M_ANSWERS_WHAT_COMES_AGAIN
+/* M_RELEASES_LATER_HOLD too: what the wrong release ended the repeated acquire would take again, unnoticed. */
+#if defined(M_ANSWERS_WHAT_COMES_AGAIN) || defined(M_RELEASES_LATER_HOLD)
 #define SAYS (!v_resuming[me])
 #else /* what an earlier worker has begun comes again, and is answered then */
 #define SAYS (!v_resuming[me] && (id > v_doubtful[me] || id <= v_heard[me]))

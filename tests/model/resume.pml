@@ -521,6 +521,12 @@ adopt_next: /* attempts first, then the wakes that are owed, then RESUMED */
 
 adopt:
     excl = (l_mode[me] != ACQUIRE_S); id = l_request[me]; mytk = tick[me];
+#ifndef M_ADOPTS_WITHOUT_PARKED
+    if /* an unlock may have cleared it for a scan that was not made */
+    :: (word & ID) == me + 1 -> STEP(word = word | PARKED)
+    :: else
+    fi;
+#endif
     if
     :: l_stage[me] == HELD && (word & ID) != me + 1 && !cell[me] -> STEP(l_stage[me] = NONE); goto idle
     :: l_stage[me] == TRYING

@@ -6,7 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <linux/sockios.h>
+#include <sched.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -97,4 +100,54 @@ Test(daemon_keeper, an_answer_that_is_late_reaches_nobody_else)
         leave(bystanders[i]);
     expect_fds(fds + 3); /* of "punctual": its control area, its file, and that for readers */
     leave(session);
+}
+
+static pid_t find_worker(void)
+{
+    char path[64];
+    int worker = 0;
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)broker.pid, (int)broker.pid);
+    FILE *children = fopen(path, "re");
+    cr_assert(ne(ptr, children, NULL));
+    cr_assert(eq(int, fscanf(children, "%d", &worker), 1));
+    fclose(children);
+    return worker;
+}
+
+/* Until the broker has received all that was sent. */
+static void await_received(int session)
+{
+    int unread = 1;
+    while (unread > 0) {
+        cr_assert(eq(int, ioctl(session, SIOCOUTQ, &unread), 0));
+        (void)sched_yield();
+    }
+}
+
+/* The keeper may have opened something for the dead worker, or may be asked to when that is gone:
+ * whichever, its successor has no more than it knows of. */
+Test(daemon_keeper, what_a_dead_worker_asked_for_is_nobodys)
+{
+    enum lki_status status;
+    struct reply resumed;
+    int session = connect_patiently();
+    size_t fds = count_fds_at_rest();
+    broker.restarts = true;
+
+    cr_assert(eq(int, kill(broker.pid, SIGSTOP), 0));
+    send_offer(session, 2, "file");
+    await_received(session);
+    cr_assert(eq(int, kill(find_worker(), SIGKILL), 0));
+    cr_assert(eq(int, kill(broker.pid, SIGCONT), 0));
+
+    cr_assert(eq(int, receive_reply(session, &resumed), 1));
+    cr_assert(eq(int, (int)resumed.message.type, LKI_REPLY_RESUMED));
+    struct lki_message resume = {.type = LKI_REQUEST_RESUME,
+                                 .as.resume.number = resumed.message.as.resumed.number};
+    cr_assert(eq(int, send_request(session, &resume, NULL, 0), 0));
+    send_offer(session, 2, "file");
+    cr_assert(eq(int, type_of_reply(session, &status), LKI_REPLY_OPENED));
+    expect_fds(fds + 3);
+    leave(session);
+    expect_serves();
 }

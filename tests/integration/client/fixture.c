@@ -16,6 +16,9 @@
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#endif
 
 struct fixture fixture;
 
@@ -177,6 +180,16 @@ bool error_has(const char *words)
 
 /* --- Children --- */
 
+/* As in tests/support/process.c: _exit(2) asks nobody. */
+static bool leaks(void)
+{
+#ifdef __SANITIZE_ADDRESS__
+    return __lsan_do_recoverable_leak_check() != 0;
+#else
+    return false;
+#endif
+}
+
 struct child child_start(child_fn run, void *user)
 {
     int down[2], up[2];
@@ -190,7 +203,7 @@ struct child child_start(child_fn run, void *user)
         close(down[1]);
         close(up[0]);
         int result = run(&side, user);
-        _exit(result == 0 ? 0 : 1);
+        _exit(result == 0 && !leaks() ? 0 : 1);
     }
     close(down[0]);
     close(up[1]);

@@ -192,3 +192,37 @@ ASYNC_TEST(one_queue_for_both_kinds)
     child_join(&last);
     close_all();
 }
+
+/* As a program does that always wants the lock again. What it asks the broker meanwhile brings the next
+ * grant with it. */
+static void acquire_again(struct lk_lock *which, int result, void *user)
+{
+    struct lk_holder holder = {.size = sizeof(holder)};
+    const bool *stop = user;
+    calls++;
+    cr_expect(eq(int, result, LK_ACQUIRED));
+    cr_expect(eq(int, lk_lock_release(which), 0), "%s", lk_last_error());
+    if (*stop || calls >= 100)
+        return;
+    cr_expect(eq(
+        int, lk_lock_acquire_async(which, LK_EXCLUSIVE, LK_WAIT_FOREVER, acquire_again, user), 0));
+    cr_expect(eq(int, lk_lock_holder(which, &holder), 0), "%s", lk_last_error());
+}
+
+ASYNC_TEST(dispatch_returns_though_callbacks_acquire_again)
+{
+    bool stop = false;
+    open_all();
+    struct pollfd poll_fd = {.fd = lk_session_fd(session), .events = POLLIN};
+    cr_assert(eq(
+        int, lk_lock_acquire_async(lock, LK_EXCLUSIVE, LK_WAIT_FOREVER, acquire_again, &stop), 0));
+    for (int turn = 1; turn <= 3; turn++) {
+        cr_assert(eq(int, poll(&poll_fd, 1, 20000), 1), "no answer comes");
+        cr_assert(eq(int, lk_session_dispatch(session), 1));
+        cr_assert(eq(int, calls, turn));
+    }
+    stop = true;
+    cr_assert(eq(int, poll(&poll_fd, 1, 20000), 1), "the last one is forgotten");
+    cr_assert(eq(int, lk_session_dispatch(session), 1));
+    close_all();
+}

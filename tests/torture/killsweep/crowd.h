@@ -83,7 +83,7 @@ struct crowd {
     struct lk_segment *segments[CROWD_KINDS];
     struct lk_lock *locks[CROWD_KINDS];
     unsigned descriptors; /* of the broker, with nobody else there */
-    bool frozen;          /* a planted mistake: that number is not to be corrected */
+    bool frozen;          /* that number is not to be corrected any more */
     unsigned slots[CROWD_KINDS];
     unsigned waiting;    /* actors that do so by now */
     uint64_t stuck_ns;   /* after which somebody counts as stuck */

@@ -90,8 +90,7 @@ static void kill_one(const struct call *call, enum when when, const struct path_
     enum tracer_end end = walk(pid, when, point, path);
     run.reached += when != AT_POINT || end == TRACER_REACHED;
     struct sample sample = {.settled = test_random_next(&run.random) & 1 || when != AT_POINT};
-    if (call->what == CALL_TIMED && scene_waits_in_broker(scene, call))
-        sample.settled = false; /* it is granted, or expires meanwhile */
+    sample.settled = sample.settled && !scene_may_expire(call);
     if (sample.settled) {
         scene_sample(scene, call, pid, &sample);
         scene_check_sample(scene, call,

@@ -59,7 +59,14 @@ static struct lki_lock_hot *hot_of(const struct scene *scene, const struct call 
     return &scene->crowd.segments[call->kind]->area.hot[CROWD_LOCK];
 }
 
-bool scene_waits_in_broker(const struct scene *scene, const struct call *call)
+bool scene_may_expire(const struct call *call)
+{
+    return call->what == CALL_TIMED && call->kind == CROWD_STRICT &&
+           call->parts[0].how == CROWD_HOLDS && call->parts[0].when == CROWD_AT_WAIT;
+}
+
+/* The broker waits on behalf of the victim, and whoever is before it goes on while it stands still. */
+static bool waits_in_broker(const struct scene *scene, const struct call *call)
 {
     bool brokered = call->kind == CROWD_STRICT || call->what == CALL_ASYNC;
     return brokered && call->mode == 'X' && call->parts[0].how == CROWD_HOLDS &&
@@ -79,7 +86,7 @@ void scene_sample(struct scene *scene, const struct call *call, pid_t pid,
         out_sample->owns =
             crowd_settle(&scene->crowd, call->kind) == pid && (out_sample->word & LKI_ID_MASK) != 0;
         bool granted = out_sample->owns && (out_sample->sequence & 1); /* else it drains */
-        bool grant_comes = !granted && scene_waits_in_broker(scene, call);
+        bool grant_comes = !granted && waits_in_broker(scene, call);
         if (!grant_comes && out_sample->word == atomic_load(&hot->word) &&
             out_sample->sequence == atomic_load(&hot->sequence))
             return;
@@ -123,7 +130,8 @@ void scene_check_sample(struct scene *scene, const struct call *call, enum scene
 static void plant_leak(struct scene *scene)
 {
     struct lki_area *area = &scene->crowd.segments[CROWD_NATIVE]->area;
-    scene->crowd.frozen = scene->planted == MISTAKE_DESCRIPTOR;
+    if (scene->planted == MISTAKE_DESCRIPTOR)
+        scene->crowd.frozen = true;
     if (scene->planted == MISTAKE_SLOT)
         atomic_store(&area->attachments[CROWD_SLOTS].id, CROWD_SLOTS);
     if (scene->planted == MISTAKE_DESCRIPTOR)

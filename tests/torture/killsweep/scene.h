@@ -44,8 +44,8 @@ void scene_deinit(struct scene *scene);
 /* Returns the victim, which stands before its call, with the crowd around it. slow: see call.h. */
 pid_t scene_set(struct scene *scene, const struct call *call, bool slow);
 
-/* The broker waits on behalf of the victim, and whoever is before it goes on while it stands still. */
-bool scene_waits_in_broker(const struct scene *scene, const struct call *call);
+/* Whether it is granted, or expires, is a matter of time: nothing can be said of what it held. */
+bool scene_may_expire(const struct call *call);
 
 /* Lets the broker do what there is to do, and looks. */
 void scene_sample(struct scene *scene, const struct call *call, pid_t pid,

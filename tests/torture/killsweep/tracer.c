@@ -19,6 +19,7 @@
 #define BREAKPOINT UINT64_C(0xcc)
 #define SYSCALL_OPCODE UINT64_C(0x050f)
 #define IGNORED SIGALRM /* a watchdog would take the time of single steps for a hang */
+#define DIED (-1)       /* no signal: another thread came to the breakpoint, and is not traced */
 #define STUCK_NS (60 * LKI_NS_PER_S)
 #define QUIET_NS (3 * LKI_NS_PER_MS) /* a step that takes so long is a sleep; looked at, then */
 
@@ -71,6 +72,8 @@ static void write_pc(pid_t pid, uint64_t pc)
 
 /* --- Stops --- */
 
+static int last_status; /* of whoever was waited for, for a message */
+
 /* The signal that it stopped by; 0: it ended, or is still running where WNOHANG was asked for. */
 static int stop_signal(pid_t pid, int flags, bool *out_ended)
 {
@@ -79,6 +82,7 @@ static int stop_signal(pid_t pid, int flags, bool *out_ended)
     while ((got = waitpid(pid, &status, flags | __WALL)) < 0 && errno == EINTR)
         continue;
     test_check(got >= 0, "waitpid %d", (int)pid);
+    last_status = status;
     *out_ended = got == pid && !WIFSTOPPED(status);
     return got == pid && WIFSTOPPED(status) ? WSTOPSIG(status) : 0;
 }
@@ -292,9 +296,14 @@ static uint64_t return_address(struct recorder *recorder, uint64_t pc)
     if (!recorder->range->over || caller == 0 || recorder->inside != 0)
         return 0;
     uint64_t opcode = peek(recorder->pid, caller) & 0xff;
-    uint64_t to = peek(recorder->pid, read_register(recorder->pid, REGISTER_OFFSET(rsp)));
-    bool returns = opcode == 0xc3 || opcode == 0xc2; /* then what lies there is something else */
-    return !returns && is_inside(recorder->range, to) ? to : 0;
+    uint64_t stack = read_register(recorder->pid, REGISTER_OFFSET(rsp));
+    if (opcode == 0xc3 || opcode == 0xc2)
+        return 0; /* a return: what lies there is something else */
+    uint64_t to = peek(recorder->pid, stack);
+    /* The first call of a function goes to the linker, with two words more. */
+    if (!is_inside(recorder->range, to) && opcode != 0xe8)
+        to = peek(recorder->pid, stack + 16);
+    return is_inside(recorder->range, to) ? to : 0;
 }
 
 /* One step, or what is called outside as one. Returns the address of a breakpoint to be taken back by
@@ -345,7 +354,13 @@ static bool await_stop_unless(pid_t pid, tracer_done_fn is_done, void *user, int
     for (;;) {
         bool ended;
         *out_signal = stop_signal(pid, WNOHANG, &ended);
-        test_check(!ended, "the traced process %d ended by itself", (int)pid);
+        test_check(!ended || (WIFSIGNALED(last_status) && WTERMSIG(last_status) == SIGTRAP),
+                   "the traced process %d ended by itself, with status %#x", (int)pid,
+                   (unsigned)last_status);
+        if (ended) {
+            *out_signal = DIED;
+            return true;
+        }
         if (*out_signal != 0)
             return true;
         uint64_t waited_ns = lki_clock_now_ns() - began_ns;
@@ -357,8 +372,8 @@ static bool await_stop_unless(pid_t pid, tracer_done_fn is_done, void *user, int
     }
 }
 
-void tracer_record_until(pid_t pid, const struct path_range *range, tracer_done_fn is_done,
-                         void *user, struct path *out_path)
+enum tracer_end tracer_record_until(pid_t pid, const struct path_range *range,
+                                    tracer_done_fn is_done, void *user, struct path *out_path)
 {
     struct recorder recorder = {.pid = pid, .range = range, .path = out_path};
     uint64_t to, original = 0;
@@ -373,12 +388,17 @@ void tracer_record_until(pid_t pid, const struct path_range *range, tracer_done_
             trace_must(PTRACE_INTERRUPT, pid, 0, 0, "INTERRUPT");
             (void)stop_signal(pid, 0, &ended);
         }
+        if (stopped && signal == DIED) {
+            free(recorder.turns.slots);
+            return TRACER_DIED;
+        }
         test_check(!stopped || signal == SIGTRAP || signal == IGNORED, "signal %d on the path",
                    signal);
         stepped(&recorder, to, original);
         out_path->steps++;
     }
     free(recorder.turns.slots);
+    return TRACER_REACHED;
 }
 
 /* --- Running to a point --- */
@@ -425,6 +445,8 @@ static enum tracer_end run_to(pid_t pid, const struct path_point *point, tracer_
             return TRACER_FINISHED;
         if (signal == IGNORED)
             continue;
+        if (signal == DIED)
+            return TRACER_DIED;
         test_check(signal == SIGTRAP && read_pc(pid) == point->pc + 1, "signal %d at %#llx", signal,
                    (unsigned long long)read_pc(pid));
         if (++turn == point->turn)

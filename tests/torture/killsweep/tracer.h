@@ -51,21 +51,22 @@ void tracer_end_here(void);
 /* In the parent: returns when the child has stopped in one of these. */
 void tracer_await_stop(pid_t pid);
 
+enum tracer_end {
+    TRACER_REACHED,  /* stopped right before the point */
+    TRACER_FINISHED, /* stopped by itself, or was told to give up, and did not pass the point */
+    TRACER_DIED,     /* one of its other threads came to the point, which ended it by SIGTRAP */
+};
+
 /* Walks a stopped tracee until it stops by itself, and appends the points of its path. */
 void tracer_record(pid_t pid, const struct path_range *range, struct path *out_path);
 
 /* The same for one that does not stop by itself: until it sleeps and is_done(), or has made enough steps.
  * Then it is stopped. */
 typedef bool (*tracer_done_fn)(void *user);
-void tracer_record_until(pid_t pid, const struct path_range *range, tracer_done_fn is_done,
-                         void *user, struct path *out_path);
+enum tracer_end tracer_record_until(pid_t pid, const struct path_range *range,
+                                    tracer_done_fn is_done, void *user, struct path *out_path);
 
 void path_deinit(struct path *path);
-
-enum tracer_end {
-    TRACER_REACHED,  /* stopped right before the point */
-    TRACER_FINISHED, /* stopped by itself, or was told to give up, and did not pass the point */
-};
 
 /* Sets a breakpoint for this point and lets the stopped tracee run until it is there. */
 enum tracer_end tracer_run_to(pid_t pid, const struct path_point *point);

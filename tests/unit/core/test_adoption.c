@@ -541,3 +541,26 @@ Test(adoption, a_successor_ends_at_whichever_allocation_fails)
     resume(a);
     opened(connect_as(1001, 3), "kept", 0);
 }
+
+/* The worker died in an unlock, between clearing PARKED and its look for waiters. */
+Test(adoption, an_unlock_that_is_begun_anew_keeps_the_turn_of_a_native_waiter)
+{
+    uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2);
+    struct lki_opened at_a = opened(a, "x", LK_CREATE), at_b = opened(b, "x", 0);
+    uint64_t held = request_async(a, at_a.segment, 0, X, LKI_TIME_NEVER);
+    uint32_t attachment = reply(a, held)->effect.message.as.granted.attachment;
+    struct native waiter;
+    native_init(&waiter, b, &at_b);
+    native_wait(&waiter, 0, X);
+    pass(LKI_NS_PER_S);
+    cr_assert(eq(int, native_step(&waiter), LKI_SLEEP), "and is impatient now");
+    _Atomic uint32_t *word = &waiter.area.hot[0].word;
+    atomic_fetch_and(word, ~LKI_PARKED);
+    crash();
+    take_over();
+    resume(a);
+    uint64_t id = request_hold(a, LKI_REQUEST_RELEASE, at_a.segment, 0, attachment);
+    EXPECT_STATUS(a, id, LKI_STATUS_OK);
+    cr_expect(eq(u32, atomic_load(word), LKI_FAIR | LKI_PARKED), "nobody passes it");
+    cr_expect(eq(int, native_step(&waiter), LKI_TAKEN));
+}

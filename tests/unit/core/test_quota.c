@@ -303,7 +303,7 @@ Test(quota, newcomers_always_find_their_share)
 
 Test(quota, nothing_is_always_to_be_had_and_makes_nobody_a_sharer)
 {
-    struct lkd_usage usage = {{0}};
+    struct lkd_usage usage = {{[LKD_LOCKS] = 5}}; /* of those 300, say */
     cr_assert(eq(int, take(2001, NULL, 300), LKD_QUOTA_FITS));
     cr_assert(eq(int, take(2002, NULL, 1), LKD_QUOTA_FITS));
     cr_assert(eq(int, take(2001, &usage, 1), LKD_QUOTA_USER), "it is above its share");

@@ -337,6 +337,9 @@ Test(wait_graph, looks_are_alike_only_if_the_same_two_are_in_it)
         .wait = draining(3), .waiter_id = 11, .owner = 11, .holder_id = 12, .holder_reads = true};
     second = drain;
     cr_expect(lkd_wait_facts_alike(&drain, &second));
+    second.holder_id = 13;
+    cr_expect(not(lkd_wait_facts_alike(&drain, &second)), "another reader");
+    second = drain;
     second.holder_reads = false;
     cr_expect(not(lkd_wait_facts_alike(&drain, &second)), "the reader has left");
     cr_expect(not(lkd_wait_facts_alike(&second, &drain)), "the reader had not come");

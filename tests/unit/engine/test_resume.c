@@ -167,6 +167,47 @@ Test(resume, a_published_wait_that_is_not_this_attempt_is_withdrawn)
     cr_expect(eq(u64, fact(CARL), LKI_WAIT_NONE));
 }
 
+/* What an unlock leaves whose driver died between clearing PARKED and its look for waiters. */
+static void leave_an_unlock(void)
+{
+    atomic_fetch_and(&area.hot[lock].word, ~LKI_PARKED);
+}
+
+Test(resume, an_unlock_that_is_begun_anew_keeps_the_turn_of_an_impatient_waiter)
+{
+    take(ANNA, X);
+    queue_up(BERT, X);
+    now_ns += LKI_NS_PER_S; /* past every patience */
+    look(BERT);
+    leave_an_unlock();
+    lki_lock_resume(party(ANNA), lock);
+    release(ANNA);
+    cr_expect(was_woken(BERT));
+    cr_expect(eq(u32, word() & LKI_FAIR, LKI_FAIR), "else anybody may pass Bert");
+}
+
+Test(resume, a_back_out_that_is_begun_anew_keeps_the_turn_of_an_impatient_waiter)
+{
+    take(ANNA, S);
+    queue_up(BERT, X);
+    queue_up(CARL, X);
+    now_ns += LKI_NS_PER_S; /* past every patience */
+    look(CARL);
+    leave_an_unlock();
+    cr_assert(eq(int, resume(BERT, X), LKI_SLEEP), "Bert drains");
+    lki_wait_give_up(wait_of(BERT));
+    cr_expect(was_woken(CARL));
+    cr_expect(eq(u32, word() & LKI_FAIR, LKI_FAIR), "else anybody may pass Carl");
+}
+
+Test(resume, a_hold_that_is_not_there_is_left_alone)
+{
+    take(BERT, X);
+    uint32_t before = word();
+    lki_lock_resume(party(ANNA), lock);
+    cr_expect(eq(u32, word(), before));
+}
+
 Test(resume, waking_the_waiters_means_all_of_them_and_nobody_else)
 {
     take(ANNA, X);

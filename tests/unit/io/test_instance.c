@@ -310,3 +310,13 @@ Test(instance, a_lock_that_is_a_link_is_not_followed)
     cr_expect(eq(int, open_at(NOW_S), -ELOOP));
     cr_expect(eq(int, access(path, F_OK), -1));
 }
+
+Test(instance, a_lock_of_another_user_is_not_ours)
+{
+    if (geteuid() != 0)
+        return; /* nobody else can give a file away */
+    write_lock("");
+    cr_assert(eq(int, chown(lock_path, 12345, (gid_t)-1), 0));
+    cr_expect(eq(int, open_at(NOW_S), -EPERM));
+    cr_expect(eq(int, access(path, F_OK), -1));
+}
