@@ -14,7 +14,8 @@ import tempfile
 
 FEW, MANY = 2000, 52000
 TOLERANCE = 0.05
-HEADER = ("# Instructions of one uncontended pair, release build, x86-64, gcc 12: counted by callgrind.\n"
+HEADER = ("# SPDX-License-Identifier: MIT\n"
+          "# Instructions of one uncontended pair, release build, x86-64, gcc 12: counted by callgrind.\n"
           "# tests/instructions/check.py PROGRAM FILE --write puts new ones here; say in the commit why.\n")
 
 
