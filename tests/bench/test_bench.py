@@ -224,7 +224,7 @@ class Manners(unittest.TestCase):
             for path in set(glob.glob("/tmp/lk-bench-*/broker.sock")):
                 if os.path.dirname(path) not in before and self.belongs_to(path, child.pid):
                     socket = path
-            time.sleep(0.01)
+            time.sleep(0.01)  # nobody tells us of a file that another program makes, or removes below
         self.assertTrue(socket, "a broker was started")
         child.send_signal(signal.SIGKILL)
         child.communicate(timeout=PATIENCE_S)

@@ -27,6 +27,14 @@
 static void (*fail_cleanup)(void);
 static pid_t fail_pid;
 
+uint64_t test_number(const char *text)
+{
+    char *end;
+    uint64_t number = strtoull(text, &end, 10);
+    test_check(*text && *end == '\0', "%s is no number", text);
+    return number;
+}
+
 void test_on_fail(void (*cleanup)(void))
 {
     fail_cleanup = cleanup;

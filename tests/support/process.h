@@ -20,6 +20,9 @@
 void test_fail(const char *file, int line, const char *condition, const char *format, ...)
     __attribute__((noreturn, cold, format(printf, 4, 5)));
 
+/* The number that an argument of a program is; aborts if it is none. */
+uint64_t test_number(const char *text);
+
 /* Called once by test_fail() in the process that registered it, not in its children. */
 void test_on_fail(void (*cleanup)(void));
 

@@ -307,6 +307,18 @@ void expect_dropped(int fd)
     close(fd);
 }
 
+pid_t worker_pid(void)
+{
+    char path[64];
+    int pid = 0;
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)broker.pid, (int)broker.pid);
+    FILE *children = fopen(path, "re");
+    cr_assert(ne(ptr, children, NULL));
+    cr_assert(eq(int, fscanf(children, "%d", &pid), 1));
+    fclose(children);
+    return pid;
+}
+
 pid_t fork_child(int (*body)(void *user), void *user)
 {
     pid_t pid = fork();

@@ -101,6 +101,9 @@ void expect_serves(void);
 /* Waits for the end of the connection, reading replies away. Fails the test after 5 s. */
 void expect_dropped(int fd);
 
+/* The child of the daemon that does the work. */
+pid_t worker_pid(void);
+
 /* In a fork: calls body, which returns the exit code, and exits without clean-up. Returns the pid.
  */
 pid_t fork_child(int (*body)(void *user), void *user);

@@ -102,18 +102,6 @@ Test(daemon_keeper, an_answer_that_is_late_reaches_nobody_else)
     leave(session);
 }
 
-static pid_t find_worker(void)
-{
-    char path[64];
-    int worker = 0;
-    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)broker.pid, (int)broker.pid);
-    FILE *children = fopen(path, "re");
-    cr_assert(ne(ptr, children, NULL));
-    cr_assert(eq(int, fscanf(children, "%d", &worker), 1));
-    fclose(children);
-    return worker;
-}
-
 /* Until the broker has received all that was sent. */
 static void await_received(int session)
 {
@@ -137,7 +125,7 @@ Test(daemon_keeper, what_a_dead_worker_asked_for_is_nobodys)
     cr_assert(eq(int, kill(broker.pid, SIGSTOP), 0));
     send_offer(session, 2, "file");
     await_received(session);
-    cr_assert(eq(int, kill(find_worker(), SIGKILL), 0));
+    cr_assert(eq(int, kill(worker_pid(), SIGKILL), 0));
     cr_assert(eq(int, kill(broker.pid, SIGCONT), 0));
 
     cr_assert(eq(int, receive_reply(session, &resumed), 1));

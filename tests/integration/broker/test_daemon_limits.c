@@ -22,19 +22,6 @@ TestSuite(daemon_limits, .init = fixture_open, .fini = fixture_close, .timeout =
 
 #define SESSIONS 100
 
-/* The child of the daemon that does the work. */
-static pid_t worker_pid(void)
-{
-    char path[64];
-    int pid = 0;
-    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", broker.pid, broker.pid);
-    FILE *file = fopen(path, "re");
-    cr_assert(ne(ptr, file, NULL));
-    cr_assert(eq(int, fscanf(file, "%d", &pid), 1));
-    fclose(file);
-    return pid;
-}
-
 static void await_stopped(pid_t pid)
 {
     char path[64];

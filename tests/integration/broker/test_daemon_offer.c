@@ -278,18 +278,6 @@ Test(daemon_offer, a_file_grows_and_never_shrinks)
     close(fd);
 }
 
-static pid_t worker_pid(void)
-{
-    char path[64];
-    int worker = 0;
-    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)broker.pid, (int)broker.pid);
-    FILE *children = fopen(path, "re");
-    cr_assert(ne(ptr, children, NULL));
-    cr_assert(eq(int, fscanf(children, "%d", &worker), 1));
-    fclose(children);
-    return worker;
-}
-
 Test(daemon_offer, an_offer_that_a_dead_worker_did_not_hear_is_repeated)
 {
     struct reply reply = open_segment(2, "first", 4096, 0); /* so that the hello was answered */

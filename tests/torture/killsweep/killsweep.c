@@ -110,14 +110,6 @@ static void sweep_scenario(const struct scenario *scenario, uint64_t number)
     path_deinit(&path);
 }
 
-static uint64_t number_of(const char *text)
-{
-    char *end;
-    uint64_t number = strtoull(text, &end, 10);
-    test_check(*text && *end == '\0', "%s is no number", text);
-    return number;
-}
-
 static enum sweep_break mistake_of(const char *name)
 {
     static const char *const names[] = {"",      "wake", "died",  "told",
@@ -136,15 +128,15 @@ static void parse(int argc, char **argv)
         if (strcmp(argv[i], "--all") == 0)
             run.share = 1;
         else if (more && strcmp(argv[i], "--share") == 0)
-            run.share = number_of(argv[++i]);
+            run.share = test_number(argv[++i]);
         else if (more && strcmp(argv[i], "--seconds") == 0)
-            run.seconds = number_of(argv[++i]);
+            run.seconds = test_number(argv[++i]);
         else if (more && strcmp(argv[i], "--seed") == 0)
-            run.seed = number_of(argv[++i]);
+            run.seed = test_number(argv[++i]);
         else if (more && strcmp(argv[i], "--scenario") == 0)
-            run.only = number_of(argv[++i]);
+            run.only = test_number(argv[++i]);
         else if (more && strcmp(argv[i], "--step-every") == 0)
-            run.step_every = number_of(argv[++i]);
+            run.step_every = test_number(argv[++i]);
         else if (more && strcmp(argv[i], "--break") == 0)
             run.sweep.planted = mistake_of(argv[++i]);
         else

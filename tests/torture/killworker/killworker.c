@@ -275,14 +275,6 @@ static void sweep_deed(const struct deed *deed, uint64_t number)
     path_deinit(&path);
 }
 
-static uint64_t number_of(const char *text)
-{
-    char *end;
-    uint64_t number = strtoull(text, &end, 10);
-    test_check(*text && *end == '\0', "%s is no number", text);
-    return number;
-}
-
 static void show_list(void)
 {
     size_t count;
@@ -301,15 +293,15 @@ static void parse(int argc, char **argv)
         else if (strcmp(argv[i], "--list") == 0)
             show_list();
         else if (more && strcmp(argv[i], "--share") == 0)
-            run.share = number_of(argv[++i]);
+            run.share = test_number(argv[++i]);
         else if (more && strcmp(argv[i], "--deeds") == 0)
-            run.deeds = number_of(argv[++i]);
+            run.deeds = test_number(argv[++i]);
         else if (more && strcmp(argv[i], "--seconds") == 0)
-            run.seconds = number_of(argv[++i]);
+            run.seconds = test_number(argv[++i]);
         else if (more && strcmp(argv[i], "--seed") == 0)
-            run.seed = number_of(argv[++i]);
+            run.seed = test_number(argv[++i]);
         else if (more && strcmp(argv[i], "--deed") == 0)
-            run.only = number_of(argv[++i]);
+            run.only = test_number(argv[++i]);
         else if (more && strcmp(argv[i], "--break") == 0)
             run.planted = mistake_of(argv[++i]);
         else
