@@ -448,7 +448,7 @@ released:
     /* ---- after a death of a client, as in broker.pml; begun anew by a successor ---- */
 repair:
     v_waiting[me] = 0; v_draining[me] = 0; not_seen(me); i = me;
-    STEP(wt[i] = 0; late[i] = 0);
+    STEP(wt[i] = 0; late[i] = 0; UNESTABLISH); /* a step that was under way may have made it established */
     STEP(cell[i] = 0);
 repair_word:
     STEP(w = word);
