@@ -26,7 +26,7 @@ static bool may_hold(const struct lk_session *session)
     const struct lki_list *all = &session->segments;
     for (const struct lki_list *node = all->next; node != all; node = node->next) {
         const struct lk_segment *segment = LKI_LIST_ENTRY(node, struct lk_segment, node);
-        if (!segment->brokered && segment->party.cells_used != 0)
+        if (!segment->brokered && lki_party_reads(&segment->party))
             return true;
         for (const struct lk_lock *lock = segment->all_handles; lock; lock = lock->next_handle) {
             if (lock->held_id != 0 || ++looked > HANDLES_MAX)

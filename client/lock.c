@@ -25,6 +25,10 @@ static_assert(offsetof(struct lk_inline_words, word) == offsetof(struct lki_lock
                       offsetof(struct lki_lock_hot, sequence),
               "programs were compiled with this: another layout needs another LK_INLINE_LAYOUT");
 
+static_assert(LK_INLINE_BIASED == LKI_BIASED &&
+                  LK_INLINE_BAR == (LKI_ID_MASK | LKI_FAIR | LKI_DIED | LKI_BIASED),
+              "as above");
+
 const struct lk_inline *lk_lock_inline(const struct lk_lock *lock, uint32_t layout)
 {
     return lock && layout == LK_INLINE_LAYOUT ? &lock->fast : NULL;
@@ -39,6 +43,9 @@ void lki_lock_set_gate(struct lk_lock *lock)
     lock->fast.read_gate = readable ? segment->session->alive : &gate_shut;
     lock->fast.words = readable ? &segment->area.hot[lock->index] : NULL;
     lock->fast.id = plain ? segment->party.id : 0;
+    lock->fast.cell_value = lock->index + 1;
+    lock->fast.cell = plain && segment->fenceless ? &segment->party.self->cells[0] : NULL;
+    lock->fast.others = &segment->party.cells_used;
 }
 
 int lki_lock_table_new(struct lk_segment *segment)
@@ -246,11 +253,32 @@ LKI_NOINLINE static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, ui
     return verdict_result(lock, verdict);
 }
 
+LKI_NOINLINE static int acquire_fenced(struct lk_lock *lock, uint64_t timeout_ns)
+{
+    if (lki_fast_take_shared(lock->party, lock->index)) {
+        lki_bias_count(lock);
+        return LK_ACQUIRED;
+    }
+    return acquire_slow(lock, LK_SHARED, timeout_ns);
+}
+
+/* A taker came just then: its drain must not find a cell of ours. */
+LKI_NOINLINE static int acquire_again(struct lk_lock *lock, uint64_t timeout_ns)
+{
+    lki_cell_leave(lock->party, lock->index, 0);
+    return acquire_fenced(lock, timeout_ns);
+}
+
+/* Calls only at its ends, so that it saves no registers. */
 LKI_NOINLINE static int acquire_shared(struct lk_lock *lock, uint64_t timeout_ns)
 {
-    if (lki_fast_take_shared(lock->party, lock->index))
+    const struct lk_inline *fast = &lock->fast;
+    bool stored;
+    if (!fast->cell)
+        return acquire_fenced(lock, timeout_ns);
+    if (lki_hot_take_fenceless(fast->words, fast->cell, *fast->others, lock->index, &stored))
         return LK_ACQUIRED;
-    return acquire_slow(lock, LK_SHARED, timeout_ns);
+    return stored ? acquire_again(lock, timeout_ns) : acquire_fenced(lock, timeout_ns);
 }
 
 int lk_lock_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)
@@ -307,9 +335,24 @@ LKI_NOINLINE static int release_slow(struct lk_lock *lock)
     }
 }
 
-LKI_NOINLINE static int release_shared(struct lk_lock *lock)
+LKI_NOINLINE static int release_fenced(struct lk_lock *lock)
 {
     return lki_fast_release_shared(lock->party, lock->index) ? 0 : release_slow(lock);
+}
+
+LKI_NOINLINE static int release_again(struct lk_lock *lock)
+{
+    lki_cell_leave(lock->party, lock->index, 0);
+    return 0;
+}
+
+LKI_NOINLINE static int release_shared(struct lk_lock *lock)
+{
+    const struct lk_inline *fast = &lock->fast;
+    bool again;
+    if (!fast->cell || !lki_hot_leave_fenceless(fast->words, fast->cell, lock->index, &again))
+        return release_fenced(lock);
+    return again ? release_again(lock) : 0;
 }
 
 int lk_lock_release(struct lk_lock *lock)
@@ -320,6 +363,12 @@ int lk_lock_release(struct lk_lock *lock)
         return release_shared(lock);
     }
     return release_slow(lock);
+}
+
+void lk_inline_leave(struct lk_lock *lock)
+{
+    if (lki_lock_check(lock, "unlock") == 0 && !lock->segment->brokered)
+        lki_cell_leave(lock->party, lock->index, 0);
 }
 
 /* --- While holding --- */

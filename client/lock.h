@@ -11,6 +11,7 @@
 #include <lockkeeper/lockkeeper.h>
 
 #include "client/async.h"
+#include "client/bias.h"
 #include "client/segment.h"
 
 struct lk_lock {
@@ -22,11 +23,14 @@ struct lk_lock {
      *     read_gate  the same for optimistic reads, which need neither write access nor the broker:
      *                shut by what closes the lock, by a file and by a fork
      *     words      the struct lki_lock_hot, while one of the gates is open
-     *     id         of the party, while the first gate is open */
+     *     id         of the party, while the first gate is open
+     *     cell       the party's first cell, while the gate is open and the process takes part in barriers
+     *     others     the party's other cells */
     struct lk_inline fast;
     uint32_t index;
     struct lki_party *party;
-    uint32_t spins; /* how long a native wait spins at first, learned from the last ones */
+    struct lki_reads reads; /* that it has seen without a writer between them */
+    uint32_t spins;         /* how long a native wait spins at first, learned from the last ones */
     struct lk_segment *segment;
     unsigned count;   /* 0: closed */
     uint32_t held_id; /* the attachment of a hold that the broker granted; 0: none */

@@ -139,9 +139,11 @@ static int fill(struct lk_segment *segment, uint32_t option_flags, struct lki_re
     r = take_data_fd(segment, record, opened);
     if (r < 0)
         return r;
+    segment->fenceless = false;
     if (!segment->brokered && !lki_party_init(&segment->party, &segment->area, opened->attachment,
                                               lki_wake_native, segment))
         return -EPROTO;
+    segment->party.barrier = lki_barrier_native;
     return lki_lock_table_new(segment);
 }
 

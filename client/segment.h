@@ -26,6 +26,7 @@ struct lk_segment {
     void *area_base; /* NULL: not mapped */
     struct lki_area area;
     struct lki_party party;          /* native segments only */
+    bool fenceless;                  /* its readers may rely on read bias: see client/bias.h */
     _Atomic uint32_t truncated_here; /* set by the guard's signal handler */
     struct lki_list windows;
     struct lk_lock **handles;    /* by index; NULL where none was opened */

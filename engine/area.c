@@ -82,7 +82,9 @@ int lki_area_format(void *base, const struct lki_area_config *config, struct lki
     /* relaxed: published by the magic below */
     atomic_store_explicit(&header->data_bytes, config->data_bytes, memory_order_relaxed);
     atomic_store_explicit(&header->state, (uint32_t)config->state, memory_order_relaxed);
+    atomic_store_explicit(&header->bias, config->bias, memory_order_relaxed);
     view_at(base, &at, config->locks, config->attachments_max, config->patience_ns, out_area);
+    out_area->bias = config->bias;
     for (uint32_t i = 0; i < config->locks; i++)
         atomic_store_explicit(&out_area->hot[i].sequence, config->sequence_start,
                               memory_order_relaxed);
@@ -121,5 +123,6 @@ int lki_area_view(void *base, uint64_t mapped_bytes, struct lki_area *out_area)
         header->attachment_offset != at.attachments || header->cold_offset != at.cold)
         return -EPROTO;
     view_at(base, &at, locks, attachments_max, header->patience_ns, out_area);
+    out_area->bias = atomic_load_explicit(&header->bias, memory_order_relaxed) != 0;
     return 0;
 }

@@ -125,13 +125,14 @@ static inline bool lki_fast_take_shared(struct lki_party *party, uint32_t lock)
 {
     struct lki_lock_hot *hot = &party->area->hot[lock];
 
-    if (party->cells_used != 0)
-        return false; /* a hold of this lock would be nested: the slow path looks */
+    /* relaxed: our own cell. Another hold could be of this very lock: the slow path looks. */
+    if ((party->cells_used | atomic_load_explicit(&party->self->cells[0], memory_order_relaxed)) !=
+        0)
+        return false;
     LKI_STEP("take_shared");
     /* [cell-word] seq_cst exchange, then seq_cst load; pairs with taker's CAS of the word and load
      * of the cells: one of the two sees the other. */
     atomic_exchange_explicit(&party->self->cells[0], lock + 1, memory_order_seq_cst);
-    party->cells_used = 1;
     LKI_STEP("take_shared_cell");
     uint32_t word = atomic_load_explicit(&hot->word, memory_order_seq_cst);
     if ((word & (LKI_ID_MASK | LKI_FAIR | LKI_DIED | LKI_READ)) == LKI_READ)
@@ -150,11 +151,87 @@ static inline bool lki_fast_take_shared(struct lki_party *party, uint32_t lock)
 static inline bool lki_fast_release_shared(struct lki_party *party, uint32_t lock)
 {
     /* relaxed: our own cell */
-    if (party->cells_used != 1 ||
+    if (party->cells_used != 0 ||
         atomic_load_explicit(&party->self->cells[0], memory_order_relaxed) != lock + 1)
         return false;
     uint32_t word = lki_cell_clear(party, lock, 0);
     if ((word & LKI_ID_MASK) != 0)
         lki_cell_wake_owner(party, lock, word);
     return true;
+}
+
+/* --- The same for a biased lock, without a fence. Only for a process that takes part in barriers --- */
+
+/* Whether the word says that a reader without a fence is seen, and nobody is in the way. */
+static inline bool lki_word_is_biased(uint32_t word)
+{
+    return (word & (LKI_ID_MASK | LKI_FAIR | LKI_DIED | LKI_BIASED)) == LKI_BIASED;
+}
+
+/* Joins the readers of a biased lock with the first cell of a party that has no other hold in it, and no
+ * other in `others`, its cells_used. False and *out_stored false: nothing was done. False and true: the lock
+ * is not held, and lki_cell_leave() has to empty the cell. */
+static inline bool lki_hot_take_fenceless(struct lki_lock_hot *hot, _Atomic uint32_t *cell,
+                                          uint32_t others, uint32_t lock, bool *out_stored)
+{
+    *out_stored = false;
+    LKI_STEP("take_fenceless");
+    /* relaxed: our own cell; and a look at the word that only saves a store which would be in vain */
+    if ((others | atomic_load_explicit(cell, memory_order_relaxed)) != 0 ||
+        !lki_word_is_biased(atomic_load_explicit(&hot->word, memory_order_relaxed)))
+        return false;
+    LKI_STEP("take_fenceless_cell");
+    LKI_STORE_UNFENCED(cell, lock + 1, memory_order_relaxed);
+    *out_stored = true;
+    /* [bias] Only the compiler is held back here. The taker's barrier stops this thread before both
+     * accesses, between them, or after them: before and between, the load below sees the taker;
+     * after, the taker sees the cell. */
+    atomic_signal_fence(memory_order_seq_cst);
+    LKI_STEP("take_fenceless_look");
+    /* [word-handoff] acquire: what the last owner wrote under the lock is visible */
+    return lki_word_is_biased(atomic_load_explicit(&hot->word, memory_order_acquire));
+}
+
+/* Leaves it likewise. True and *out_again false: released. True and true: released once
+ * lki_cell_leave() has emptied the cell again and looked at the word. False: nothing was done. */
+static inline bool lki_hot_leave_fenceless(struct lki_lock_hot *hot, _Atomic uint32_t *cell,
+                                           uint32_t lock, bool *out_again)
+{
+    *out_again = false;
+    LKI_STEP("leave_fenceless");
+    /* relaxed: as above */
+    if (atomic_load_explicit(cell, memory_order_relaxed) != lock + 1 ||
+        !lki_word_is_biased(atomic_load_explicit(&hot->word, memory_order_relaxed)))
+        return false;
+    LKI_STEP("leave_fenceless_cell");
+    /* [cell-word] release: what was read under the lock comes before what a writer writes who has seen the
+     * empty cell */
+    LKI_STORE_UNFENCED(cell, 0, memory_order_release);
+    atomic_signal_fence(memory_order_seq_cst); /* [bias] as above, for a taker that drains */
+    LKI_STEP("leave_fenceless_look");
+    /* relaxed: nothing is read on the strength of it */
+    *out_again = !lki_word_is_biased(atomic_load_explicit(&hot->word, memory_order_relaxed));
+    return true;
+}
+
+/* The same two for a lock by its number, to the end. */
+static inline bool lki_fast_take_fenceless(struct lki_party *party, uint32_t lock)
+{
+    bool stored;
+    if (lki_hot_take_fenceless(&party->area->hot[lock], &party->self->cells[0], party->cells_used,
+                               lock, &stored))
+        return true;
+    if (stored)
+        lki_cell_leave(party, lock, 0);
+    return false;
+}
+
+static inline bool lki_fast_release_fenceless(struct lki_party *party, uint32_t lock)
+{
+    bool again;
+    bool released =
+        lki_hot_leave_fenceless(&party->area->hot[lock], &party->self->cells[0], lock, &again);
+    if (again)
+        lki_cell_leave(party, lock, 0);
+    return released;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The control area of a segment: what lies where in the memory that clients and broker share.
- * Layout version 1, native byte order, one machine only. Fixed-width types and offsets, no
+ * Layout version 2, native byte order, one machine only. Fixed-width types and offsets, no
  * pointers. Everything here can be written by any client of the segment: counts come from struct
  * lki_area, never from the header again; a word is copied once, the copy checked, and the copy
  * used. */
@@ -15,14 +15,14 @@
 #include "common/bounds.h"
 
 #define LKI_LAYOUT_MAGIC UINT32_C(0x6b4c6b31) /* "1kLk" */
-#define LKI_LAYOUT_MAJOR 1
+#define LKI_LAYOUT_MAJOR 2
 #define LKI_LAYOUT_MINOR 0
 
 /* The lock word. An id is generation and slot; slot 0 is never given, so a free word has id 0. */
 #define LKI_PARKED (UINT32_C(1) << 31) /* the next unlock looks for waiters */
 #define LKI_DIED (UINT32_C(1) << 30)   /* an owner died inside, nobody has repaired the data */
 #define LKI_FAIR (UINT32_C(1) << 29)   /* on a free word: reserved for the oldest waiter */
-#define LKI_BIASED (UINT32_C(1) << 28) /* reserved: read bias */
+#define LKI_BIASED (UINT32_C(1) << 28) /* beside READ: readers come and go without a fence */
 #define LKI_UPDATE (UINT32_C(1) << 27) /* reserved: update mode */
 #define LKI_READ (UINT32_C(1) << 26)   /* readers may be inside: a taker looks at the cells */
 #define LKI_ID_MASK UINT32_C(0x03ffffff)
@@ -69,7 +69,8 @@ struct lki_header {         /* one page */
     _Atomic uint32_t attachments_used; /* highest slot ever given [slot-count] */
     _Atomic uint32_t state;            /* enum lki_segment_state */
     _Atomic uint32_t truncated;        /* not 0: the file was truncated under the map */
-    uint8_t padding[4096 - 84];
+    _Atomic uint32_t bias;             /* not 0: readers may set BIASED */
+    uint8_t padding[4096 - 88];
 };
 
 struct lki_lock_hot { /* one cache line per lock: all that the fast paths touch */
@@ -118,12 +119,12 @@ struct lki_lock_cold {           /* what is rarely touched */
     uint8_t padding[40];
 };
 
-static_assert(sizeof(struct lki_header) == 4096, "layout version 1");
-static_assert(offsetof(struct lki_header, data_bytes) == 64, "layout version 1");
-static_assert(sizeof(struct lki_lock_hot) == 64, "layout version 1");
-static_assert(sizeof(struct lki_attachment) == 256, "layout version 1");
-static_assert(offsetof(struct lki_attachment, cells) == 64, "layout version 1");
-static_assert(sizeof(struct lki_lock_cold) == 384, "layout version 1");
+static_assert(sizeof(struct lki_header) == 4096, "layout version 2");
+static_assert(offsetof(struct lki_header, data_bytes) == 64, "layout version 2");
+static_assert(sizeof(struct lki_lock_hot) == 64, "layout version 2");
+static_assert(sizeof(struct lki_attachment) == 256, "layout version 2");
+static_assert(offsetof(struct lki_attachment, cells) == 64, "layout version 2");
+static_assert(sizeof(struct lki_lock_cold) == 384, "layout version 2");
 static_assert(sizeof(_Atomic uint32_t) == 4 && ATOMIC_INT_LOCK_FREE == 2, "words shared as is");
 static_assert(sizeof(_Atomic uint64_t) == 8 && ATOMIC_LLONG_LOCK_FREE == 2, "words shared as is");
 
@@ -141,6 +142,7 @@ struct lki_area {
     uint32_t attachments_max;
     uint64_t patience_ns;
     uint64_t area_bytes;
+    bool bias; /* readers may set BIASED: the broker can make the barrier that ends it */
 };
 
 struct lki_area_config {
@@ -151,6 +153,7 @@ struct lki_area_config {
     uint64_t data_bytes_max;
     uint64_t sequence_start; /* even; the first token of every lock */
     enum lki_segment_state state;
+    bool bias; /* see struct lki_area */
 };
 
 /* Bytes that a control area with these counts needs, a multiple of 4096. Pure. */

@@ -10,6 +10,7 @@
 
 #ifdef LKI_STEPS
 void (*lki_step_hook)(const char *name);
+bool (*lki_store_hook)(_Atomic uint32_t *where, uint32_t value);
 #endif
 
 bool lki_party_init(struct lki_party *party, const struct lki_area *area, uint32_t id,
@@ -19,7 +20,7 @@ bool lki_party_init(struct lki_party *party, const struct lki_area *area, uint32
     if (!self)
         return false;
     *party = (struct lki_party){.area = area, .self = self, .id = id, .wake = wake, .user = user};
-    for (unsigned cell = 0; cell < LKI_SHARED_HOLDS_MAX; cell++)
+    for (unsigned cell = 1; cell < LKI_SHARED_HOLDS_MAX; cell++)
         /* relaxed: our own cells */
         if (atomic_load_explicit(&self->cells[cell], memory_order_relaxed) != 0)
             party->cells_used |= UINT32_C(1) << cell;
@@ -48,16 +49,17 @@ static enum lki_verdict try_exclusive(struct lki_party *party, uint32_t lock, en
             return LKI_NESTED;
         if (word & LKI_FAIR && lki_scan_any(area, lock, own_slot, LKI_SCAN_ALL))
             return LKI_BUSY; /* free, but it is somebody's turn */
-        if (word & LKI_READ && lki_scan_reader(area, lock, own_slot) != 0)
+        if (word & (LKI_READ | LKI_BIASED) && lki_scan_reader(area, lock, own_slot) != 0)
             return LKI_BUSY; /* seen before the word is touched: readers notice nothing */
         LKI_STEP("try_exclusive");
         /* [word-handoff] [cell-word] as in lki_fast_take_exclusive() */
-        if (atomic_compare_exchange_strong_explicit(&hot->word, &word,
-                                                    party->id | (word & (LKI_PARKED | LKI_DIED)),
-                                                    memory_order_seq_cst, memory_order_seq_cst))
+        if (atomic_compare_exchange_strong_explicit(
+                &hot->word, &word, party->id | (word & LKI_KEPT_BY_TAKER) | (word & LKI_PARKED),
+                memory_order_seq_cst, memory_order_seq_cst))
             break;
     }
-    if (word & LKI_READ && lki_scan_reader(area, lock, own_slot) != 0) {
+    if (word & (LKI_READ | LKI_BIASED) &&
+        (!lki_turn_end_bias(party, lock) || lki_scan_reader(area, lock, own_slot) != 0)) {
         lki_turn_back_out(party, lock); /* one came in between the look and the CAS */
         return LKI_BUSY;
     }
@@ -96,6 +98,23 @@ enum lki_verdict lki_lock_try(struct lki_party *party, uint32_t lock, enum lki_m
     if (!is_live(party))
         return LKI_STALE;
     return mode == LKI_MODE_SHARED ? try_shared(party, lock) : try_exclusive(party, lock, hold);
+}
+
+void lki_lock_bias(struct lki_party *party, uint32_t lock)
+{
+    LKI_ASSERT(lock < party->area->locks);
+    struct lki_lock_hot *hot = &party->area->hot[lock];
+
+    LKI_STEP("bias_load");
+    uint32_t word =
+        atomic_load_explicit(&hot->word, memory_order_relaxed); /* the CAS looks again */
+    if (!party->area->bias || word != LKI_READ)
+        return;
+    LKI_STEP("bias");
+    /* [bias] seq_cst as every change of the word. Who sees BIASED and relies on it is found by the next
+     * taker's barrier; we are found by our cell, which was stored with a fence. */
+    atomic_compare_exchange_strong_explicit(&hot->word, &word, LKI_READ | LKI_BIASED,
+                                            memory_order_seq_cst, memory_order_relaxed);
 }
 
 enum lki_verdict lki_lock_release(struct lki_party *party, uint32_t lock)

@@ -16,13 +16,20 @@
  * through the broker where brokered. Must not call back into the engine. */
 typedef void (*lki_wake_fn)(void *user, uint32_t slot, bool brokered);
 
+/* Makes every thread of the machine that relies on LKI_BIASED pass a full memory barrier, as membarrier(2)
+ * does, before it returns. False: that was not possible. Must not call back into the engine. */
+typedef bool (*lki_barrier_fn)(void *user);
+
 /* One attachment as seen by whoever acts for it: one party per attachment, for its whole life. */
 struct lki_party {
     const struct lki_area *area;
     struct lki_attachment *self;
-    uint32_t id;         /* what it writes into words */
-    uint32_t cells_used; /* private copy: bit i is set while cell i names a lock */
+    uint32_t id; /* what it writes into words */
+    uint32_t
+        cells_used; /* private copy: bit i is set while cell i names a lock, but for the first cell,
+                            which is looked at where it lies: it is the fast paths' */
     lki_wake_fn wake;
+    lki_barrier_fn barrier; /* set after lki_party_init(); NULL: this driver cannot */
     void *user;
 };
 
@@ -59,6 +66,10 @@ enum lki_verdict {
 enum lki_verdict lki_lock_try(struct lki_party *party, uint32_t lock, enum lki_mode mode,
                               enum lki_hold hold);
 
+/* Sets BIASED, if this party, which holds the lock shared, is not the only one that would have to like
+ * it: nobody waits, and there is no damage. When that pays is the caller's to know. */
+void lki_lock_bias(struct lki_party *party, uint32_t lock);
+
 /* Releases a hold of either mode. LKI_RELEASED, _NOT_HELD or _STALE. */
 enum lki_verdict lki_lock_release(struct lki_party *party, uint32_t lock);
 
@@ -76,6 +87,14 @@ static inline uint64_t lki_lock_sequence(const struct lki_area *area, uint32_t l
 {
     /* relaxed: the value itself is the answer; nothing is read on the strength of it */
     return atomic_load_explicit(&area->hot[lock].sequence, memory_order_relaxed);
+}
+
+/* Whether this party holds any lock shared. */
+static inline bool lki_party_reads(const struct lki_party *party)
+{
+    /* relaxed: our own cell */
+    return party->cells_used != 0 ||
+           atomic_load_explicit(&party->self->cells[0], memory_order_relaxed) != 0;
 }
 
 /* Whether this party holds the lock, and how: 0, LKI_MODE_SHARED or LKI_MODE_EXCLUSIVE. */

@@ -27,7 +27,7 @@ void lki_turn_free_word(struct lki_party *party, uint32_t lock, uint32_t add)
 
     while (lki_word_id(word) == party->id) { /* anything else is a scribble: not ours to free */
         if (!(word & LKI_PARKED)) {
-            if (cas_word(hot, &word, (word & LKI_DIED) | add))
+            if (cas_word(hot, &word, (word & LKI_KEPT_BY_TAKER) | add))
                 return;
             continue;
         }
@@ -38,7 +38,7 @@ void lki_turn_free_word(struct lki_party *party, uint32_t lock, uint32_t add)
             continue;
         word &= ~LKI_PARKED;
         struct lki_oldest oldest = lki_scan_oldest(area, lock, 0);
-        uint32_t freed = (word & LKI_DIED) | add;
+        uint32_t freed = (word & LKI_KEPT_BY_TAKER) | add;
         if (oldest.slot != 0 && oldest.impatient)
             freed |= LKI_FAIR | LKI_PARKED;
         if (!cas_word(hot, &word, freed))
@@ -47,6 +47,23 @@ void lki_turn_free_word(struct lki_party *party, uint32_t lock, uint32_t add)
             lki_wake_slot(area, oldest.slot, party->wake, party->user);
         return;
     }
+}
+
+bool lki_turn_end_bias(struct lki_party *party, uint32_t lock)
+{
+    struct lki_lock_hot *hot = &party->area->hot[lock];
+
+    LKI_STEP("end_bias_load");
+    /* relaxed: nobody sets it while we own the word */
+    if (!(atomic_load_explicit(&hot->word, memory_order_relaxed) & LKI_BIASED))
+        return true;
+    LKI_STEP("end_bias");
+    if (!party->barrier || !party->barrier(party->user))
+        return false;
+    LKI_STEP("end_bias_word");
+    /* [bias] seq_cst, after the barrier: whoever finds the word without it need not make another */
+    atomic_fetch_and_explicit(&hot->word, ~LKI_BIASED, memory_order_seq_cst);
+    return true;
 }
 
 void lki_turn_back_out(struct lki_party *party, uint32_t lock)
@@ -85,6 +102,8 @@ void lki_turn_pass_on(struct lki_party *party, uint32_t lock)
 
 int lki_party_cell(const struct lki_party *party, uint32_t lock)
 {
+    if (atomic_load_explicit(&party->self->cells[0], memory_order_relaxed) == lock + 1)
+        return 0;
     for (uint32_t left = party->cells_used; left != 0; left &= left - 1) {
         int cell = __builtin_ctz(left);
         /* relaxed: only this party writes its cells while it lives */
@@ -96,12 +115,15 @@ int lki_party_cell(const struct lki_party *party, uint32_t lock)
 
 bool lki_turn_enter_shared(struct lki_party *party, uint32_t lock, uint32_t *out_word)
 {
-    unsigned cell = (unsigned)__builtin_ctz(~party->cells_used);
+    /* relaxed: our own cell; who scribbles on it does not make us leave the array */
+    bool first = party->cells_used == LKI_OTHER_CELLS ||
+                 atomic_load_explicit(&party->self->cells[0], memory_order_relaxed) == 0;
+    unsigned cell = first ? 0 : (unsigned)__builtin_ctz(~(party->cells_used | 1));
 
     LKI_STEP("enter_cell");
     /* [cell-word] seq_cst exchange, then the seq_cst load: see lki_fast_take_shared() */
     atomic_exchange_explicit(&party->self->cells[cell], lock + 1, memory_order_seq_cst);
-    party->cells_used |= UINT32_C(1) << cell;
+    party->cells_used |= (UINT32_C(1) << cell) & ~UINT32_C(1);
     return lki_turn_stay_shared(party, lock, cell, out_word);
 }
 

@@ -16,9 +16,16 @@ static inline enum lki_verdict lki_taken(uint32_t word)
     return word & LKI_DIED ? LKI_TAKEN_DIED : LKI_TAKEN;
 }
 
-/* Frees the word that this party owns, leaving `add` (0 or LKI_READ) and DIED in it, and wakes the
- * oldest waiter if PARKED says that there may be one. */
+/* What stays beside the id of whoever takes the word: BIASED until its barrier. */
+#define LKI_KEPT_BY_TAKER (LKI_DIED | LKI_BIASED)
+
+/* Frees the word that this party owns, leaving `add` (0 or LKI_READ), DIED and BIASED in it, and wakes
+ * the oldest waiter if PARKED says that there may be one. */
 void lki_turn_free_word(struct lki_party *party, uint32_t lock, uint32_t add);
+
+/* Before this party, which owns the word, looks at the cells: where the word shows BIASED, makes the barrier
+ * that shows them, and takes BIASED away. False: there was no barrier; the readers are not known. */
+bool lki_turn_end_bias(struct lki_party *party, uint32_t lock);
 
 /* Gives up a word that was taken while readers stay inside: nothing was written under it. */
 void lki_turn_back_out(struct lki_party *party, uint32_t lock);
@@ -39,7 +46,12 @@ bool lki_turn_stay_shared(struct lki_party *party, uint32_t lock, unsigned cell,
 /* The cell in which this party holds the lock shared, or -1. */
 int lki_party_cell(const struct lki_party *party, uint32_t lock);
 
+/* cells_used when all of them are taken. */
+#define LKI_OTHER_CELLS ((UINT32_C(1) << LKI_SHARED_HOLDS_MAX) - 2)
+
 static inline bool lki_party_has_free_cell(const struct lki_party *party)
 {
-    return party->cells_used != (UINT32_C(1) << LKI_SHARED_HOLDS_MAX) - 1;
+    /* relaxed: our own cell */
+    return atomic_load_explicit(&party->self->cells[0], memory_order_relaxed) == 0 ||
+           party->cells_used != LKI_OTHER_CELLS;
 }

@@ -99,9 +99,10 @@ static enum lki_verdict step_drain(struct lki_wait *wait, uint64_t now_ns,
 {
     struct lki_party *party = wait->party;
     uint32_t futex_value = remember_futex(party);
+    bool known = lki_turn_end_bias(party, wait->lock);
     uint32_t reader = lki_scan_reader(party->area, wait->lock, lki_party_slot(party));
 
-    if (reader == 0)
+    if (known && reader == 0)
         return enter_exclusive(wait);
     if (now_ns >= wait->deadline_ns) {
         lki_wait_give_up(wait);
@@ -109,8 +110,9 @@ static enum lki_verdict step_drain(struct lki_wait *wait, uint64_t now_ns,
     }
     out_sleep->owner = 0; /* the readers are in the way, not an owner */
     out_sleep->sequence = lki_lock_sequence(party->area, wait->lock);
-    return sleep_for(wait, now_ns, wait->naps == 0 ? FIRST_NAP_NS : LONG_NAP_NS, futex_value,
-                     out_sleep);
+    /* Without a barrier nobody wakes us: it is tried again soon. */
+    return sleep_for(wait, now_ns, wait->naps == 0 || !known ? FIRST_NAP_NS : LONG_NAP_NS,
+                     futex_value, out_sleep);
 }
 
 /* Takes the free word. False: somebody else changed it. */
@@ -122,11 +124,12 @@ static bool take_word(struct lki_wait *wait, uint32_t word)
     /* [word-handoff] [cell-word] as in lki_fast_take_exclusive(). PARKED: we answer for the
      * sleepers behind us, whom nobody else will wake. */
     if (!atomic_compare_exchange_strong_explicit(&party->area->hot[wait->lock].word, &word,
-                                                 party->id | LKI_PARKED | (word & LKI_DIED),
+                                                 party->id | LKI_PARKED |
+                                                     (word & LKI_KEPT_BY_TAKER),
                                                  memory_order_seq_cst, memory_order_relaxed))
         return false;
     wait->died = word & LKI_DIED;
-    if (word & LKI_READ) {
+    if (word & (LKI_READ | LKI_BIASED)) {
         wait->phase = LKI_WAIT_PHASE_DRAINING;
         wait->naps = 0;
         publish(wait, LKI_WAIT_DRAINING | (uint64_t)wait->mode << LKI_WAIT_MODE_SHIFT |

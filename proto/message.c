@@ -38,6 +38,8 @@ const char *lki_message_type_name(enum lki_message_type type)
         return "holder";
     case LKI_REQUEST_LIST:
         return "list";
+    case LKI_REQUEST_BARRIER:
+        return "barrier";
     case LKI_REQUEST_GOODBYE:
         return "goodbye";
     case LKI_REQUEST_DEADLOCK_CHECK:

@@ -13,8 +13,8 @@
 
 #define LKI_PROTOCOL_MAJOR 1
 /* 1: DEADLOCK_CHECK, and the listing GRAPH. 2: RESUMED and RESUME, MONITOR and EVENT, leases in
- * OPEN, FORCE_RELEASE */
-#define LKI_PROTOCOL_MINOR 2
+ * OPEN, FORCE_RELEASE. 3: BARRIER */
+#define LKI_PROTOCOL_MINOR 3
 
 struct lki_bytes {
     const uint8_t *data;
@@ -47,6 +47,8 @@ enum lki_message_type {
     LKI_REQUEST_MONITOR = 21,       /* -> RESULT; from then on EVENT as it happens */
     LKI_REQUEST_FORCE_RELEASE = 20, /* -> RESULT, when the lock was handed on, or cannot be;
                                         value: how many holders were ended */
+    LKI_REQUEST_BARRIER =
+        22, /* -> RESULT: every thread that relies on read bias has passed a barrier */
     /* Replies, broker to client; `id` is that of the request. */
     LKI_REPLY_RESULT = 32,
     LKI_REPLY_OPENED = 33,

@@ -169,6 +169,7 @@ void lki_wire_take(const Lockkeeper__Wire__Envelope *envelope, enum lki_message_
     case LKI_REPLY_RESUMED:
         take_resumed(envelope->resumed, &out->as.resumed);
         break;
+    case LKI_REQUEST_BARRIER:
     case LKI_REQUEST_GOODBYE:
     case LKI_MESSAGE_NONE:
         break; /* no fields */
@@ -233,6 +234,10 @@ bool lki_wire_put(const struct lki_message *message, struct lki_wire_parts *part
         return true;
     case LKI_REQUEST_LIST:
         envelope->list = put_list_request(&message->as.list, &parts->message.list);
+        return true;
+    case LKI_REQUEST_BARRIER:
+        envelope->barrier = &parts->message.barrier;
+        lockkeeper__wire__barrier__init(envelope->barrier);
         return true;
     case LKI_REQUEST_GOODBYE:
         envelope->goodbye = &parts->message.goodbye;

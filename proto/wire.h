@@ -23,6 +23,7 @@ struct lki_wire_parts {
         Lockkeeper__Wire__LockRef lock_ref;
         Lockkeeper__Wire__ListRequest list;
         Lockkeeper__Wire__Goodbye goodbye;
+        Lockkeeper__Wire__Barrier barrier;
         Lockkeeper__Wire__Resume resume;
         Lockkeeper__Wire__Resumed resumed;
         Lockkeeper__Wire__MonitorRequest monitor;

@@ -104,6 +104,13 @@ static void record(struct lkd_core *core, struct lkd_attachment *attachment)
     attachment->record = record;
 }
 
+/* The lki_barrier_fn of the attachments that the broker drives. */
+static bool make_barrier(void *user)
+{
+    const struct lkd_core *core = ((struct lkd_segment *)user)->core;
+    return core->config.barrier && core->config.barrier();
+}
+
 /* Makes a party for it, and lets the session have it. */
 static void settle_in(struct lkd_attachment *attachment)
 {
@@ -111,6 +118,7 @@ static void settle_in(struct lkd_attachment *attachment)
     bool fits = lki_party_init(&attachment->party, &segment->area, attachment->id,
                                lkd_attachment_wake, segment);
     LKI_ASSERT(fits);
+    attachment->party.barrier = make_barrier;
     lki_list_append(&attachment->session->attachments, &attachment->of_session);
     lkd_charge(segment->core, attachment->session, LKD_ATTACHMENTS, 1);
 }

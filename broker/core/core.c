@@ -191,6 +191,17 @@ static void apply_one_way(struct lkd_core *core, struct lkd_session *session,
         lkd_wait_nudge(core, main->segment);
 }
 
+/* For a client that may not make it itself. */
+static void make_barrier(struct lkd_core *core, struct lkd_session *session,
+                         const struct lki_message *message)
+{
+    if (core->config.barrier && core->config.barrier())
+        lkd_reply_result(core, session, message->id, LKI_STATUS_OK, 0);
+    else
+        lkd_refuse(core, session, message->id, LKI_STATUS_INVALID,
+                   "the kernel refuses the broker the membarrier system call");
+}
+
 static uint32_t segment_of(const struct lki_message *message)
 {
     switch (message->type) {
@@ -236,6 +247,9 @@ void lkd_core_apply(struct lkd_core *core, struct lkd_session *session,
         break;
     case LKI_REQUEST_FORCE_RELEASE:
         lkd_forced_request(core, session, message, now_ns);
+        break;
+    case LKI_REQUEST_BARRIER:
+        make_barrier(core, session, message);
         break;
     case LKI_REQUEST_GOODBYE:
         lkd_session_goodbye(core, session, message->id, now_ns);

@@ -41,9 +41,12 @@ struct lkd_core_config {
     uint64_t hash_seed;       /* random */
     const char *socket_path;  /* for listings; borrowed */
     struct lkd_limits limits; /* what all users share */
-    void *ledger;             /* lkd_ledger_bytes(&limits), zeroed or left by an earlier worker;
+    bool (*barrier)(
+        void);    /* as common/barrier.h makes it; NULL: it cannot be made here, so that there is
+                               * no read bias. Returns whether it was made */
+    void *ledger; /* lkd_ledger_bytes(&limits), zeroed or left by an earlier worker;
                                * borrowed for the core's life */
-    uint64_t grace_ns;        /* from SIGTERM to SIGKILL; 0: LKD_GRACE_NS */
+    uint64_t grace_ns; /* from SIGTERM to SIGKILL; 0: LKD_GRACE_NS */
     uint64_t
         traced_grace_ns; /* the same while a debugger has stopped the process; 0: LKD_TRACED_... */
 };

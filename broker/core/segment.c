@@ -265,6 +265,7 @@ void lkd_segment_format(struct lkd_core *core, struct lkd_segment *segment,
         .data_bytes_max = segment->data_bytes_max,
         .sequence_start = epoch << 32,
         .state = unpublished ? LKI_SEGMENT_UNPUBLISHED : LKI_SEGMENT_PUBLISHED,
+        .bias = core->config.barrier != NULL,
     };
     int r = lki_area_format(made->area_base, &config, &segment->area);
     LKI_ASSERT(r == 0); /* the wish was checked */

@@ -16,6 +16,7 @@
 #include "broker/io/takeover.h"
 #include "broker/io/unread.h"
 #include "common/assert.h"
+#include "common/barrier.h"
 #include "common/clock.h"
 #include "common/fd.h"
 
@@ -190,6 +191,7 @@ static int make_core(struct lkd_daemon *daemon)
         .token_epoch_s = daemon->instance->token_epoch_s,
         .socket_path = daemon->instance->path,
         .limits = daemon->options.limits,
+        .barrier = lki_barrier_make() ? lki_barrier_make : NULL,
         .ledger = daemon->options.start->ledger,
         .grace_ns = daemon->options.grace_ms * LKI_NS_PER_MS,
         .traced_grace_ns = daemon->options.debugger_grace_ms * LKI_NS_PER_MS,

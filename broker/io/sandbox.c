@@ -143,6 +143,7 @@ static const int allowed[] = {
     SCMP_SYS(gettimeofday),
     SCMP_SYS(futex),
     SCMP_SYS(futex_time64),
+    SCMP_SYS(membarrier), /* for takers of biased locks that it drives, or that may not */
     SCMP_SYS(brk),
     SCMP_SYS(munmap),
     SCMP_SYS(mremap),

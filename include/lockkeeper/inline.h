@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define LK_INLINE_LAYOUT 1u
+#define LK_INLINE_LAYOUT 2u
 
 /* Shared between all processes: the words of one lock. Not to be touched but by what is below. */
 struct lk_inline_words {
@@ -40,8 +40,18 @@ struct lk_inline {
     const uint32_t *read_gate; /* the same for reads */
     void *words;               /* struct lk_inline_words, while one of the gates is open */
     uint32_t id;
-    uint32_t reserved;
+    uint32_t cell_value;    /* what the cell shows while the lock is held shared */
+    void *cell;             /* NULL: shared holds call the library; shared between all processes */
+    const uint32_t *others; /* points to 0: no other lock of the segment is held shared */
 };
+
+/* The parts of the word that a reader has to know. */
+#define LK_INLINE_BIASED 0x10000000u /* readers need no fence ... */
+#define LK_INLINE_BAR 0x73ffffffu    /* ... while of these bits it alone is set */
+
+/** Not to be called but by the functions below. Empties the cell for all to see, and wakes a writer
+ * that waits for that. */
+LK_API void lk_inline_leave(struct lk_lock *lock);
 
 /** The view of a lock that the functions below take; NULL if the library that runs has another
  * layout, or for NULL. It belongs to the handle, and lives until its session is closed.
@@ -54,6 +64,43 @@ LK_API const struct lk_inline *lk_lock_inline(const struct lk_lock *lock, uint32
 #else
 #define LK_INLINE_OPEN(fast, which) ((fast) && *(fast)->which)
 #endif
+
+static inline bool lk_inline_is_biased(const struct lk_inline_words *words, int order)
+{
+    return (__atomic_load_n(&words->word, order) & LK_INLINE_BAR) == LK_INLINE_BIASED;
+}
+
+/* A store and a load; a writer makes the fence that is missing between them, in this thread too. False: not
+ * held. */
+static inline bool lk_inline_acquire_shared(const struct lk_inline *fast, struct lk_lock *lock)
+{
+    const struct lk_inline_words *words = (const struct lk_inline_words *)fast->words;
+    uint32_t *cell = (uint32_t *)fast->cell;
+    if (!cell || (*fast->others | __atomic_load_n(cell, __ATOMIC_RELAXED)) != 0 ||
+        !lk_inline_is_biased(words, __ATOMIC_RELAXED))
+        return false;
+    __atomic_store_n(cell, fast->cell_value, __ATOMIC_RELAXED);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    if (lk_inline_is_biased(words, __ATOMIC_ACQUIRE))
+        return true;
+    lk_inline_leave(lock);
+    return false;
+}
+
+/* The same for the end of it. False: nothing was done. */
+static inline bool lk_inline_release_shared(const struct lk_inline *fast, struct lk_lock *lock)
+{
+    const struct lk_inline_words *words = (const struct lk_inline_words *)fast->words;
+    uint32_t *cell = (uint32_t *)fast->cell;
+    if (!cell || __atomic_load_n(cell, __ATOMIC_RELAXED) != fast->cell_value ||
+        !lk_inline_is_biased(words, __ATOMIC_RELAXED))
+        return false;
+    __atomic_store_n(cell, 0, __ATOMIC_RELEASE);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    if (!lk_inline_is_biased(words, __ATOMIC_RELAXED))
+        lk_inline_leave(lock);
+    return true;
+}
 
 /** As lk_lock_acquire(). */
 static inline int lk_inline_acquire(const struct lk_inline *fast, struct lk_lock *lock,
@@ -71,6 +118,9 @@ static inline int lk_inline_acquire(const struct lk_inline *fast, struct lk_lock
             __atomic_thread_fence(__ATOMIC_RELEASE);
             return LK_ACQUIRED;
         }
+    } else if (mode == LK_SHARED && LK_INLINE_OPEN(fast, gate) &&
+               lk_inline_acquire_shared(fast, lock)) {
+        return LK_ACQUIRED;
     }
     return lk_lock_acquire(lock, mode, timeout_ns);
 }
@@ -88,6 +138,8 @@ static inline int lk_inline_release(const struct lk_inline *fast, struct lk_lock
             if (__atomic_compare_exchange_n(&words->word, &mine, 0, 0, __ATOMIC_RELEASE,
                                             __ATOMIC_RELAXED))
                 return 0;
+        } else if (lk_inline_release_shared(fast, lock)) {
+            return 0;
         }
     }
     return lk_lock_release(lock); /* goes on from a sequence that is even already */

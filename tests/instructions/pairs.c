@@ -46,6 +46,16 @@ static void exclusive_inline(struct lk_lock *lock, unsigned long count)
     }
 }
 
+static void shared_inline(struct lk_lock *lock, unsigned long count)
+{
+    const struct lk_inline *fast = lk_lock_inline(lock, LK_INLINE_LAYOUT);
+    for (unsigned long i = 0; i < count; i++) {
+        test_check(lk_inline_acquire(fast, lock, LK_SHARED, LK_WAIT_FOREVER) == LK_ACQUIRED,
+                   "acquire");
+        test_check(lk_inline_release(fast, lock) == 0, "release");
+    }
+}
+
 static void optimistic_inline(struct lk_lock *lock, unsigned long count)
 {
     const struct lk_inline *fast = lk_lock_inline(lock, LK_INLINE_LAYOUT);
@@ -74,6 +84,7 @@ static const struct {
     {"optimistic", optimistic},
     {"alternating", alternating},
     {"exclusive_inline", exclusive_inline},
+    {"shared_inline", shared_inline},
     {"optimistic_inline", optimistic_inline},
 };
 

@@ -1,4 +1,10 @@
 /* SPDX-License-Identifier: MIT */
+#ifdef M_BIAS_REPAIR_DROPS
+#define KEPT_BIAS 0
+#else
+#define KEPT_BIAS (w & BIASED)
+#endif
+
 #if DEATHS
 /* The broker: repairs after each death. me == N stands for it in the steps it shares with clients. */
 proctype broker()
@@ -50,7 +56,7 @@ repair_word:
 #elif defined(M_REPAIR_WITHOUT_DIED)
             CAS(READ | PARKED | (imp -> FAIR : 0));
 #else
-            CAS(READ | PARKED | (rd -> DIED : 0) | (imp -> FAIR : 0));
+            CAS(READ | PARKED | (rd -> DIED : 0) | (imp -> FAIR : 0) | KEPT_BIAS);
 #endif
         );
         rd = 0; o = 0; ol = 0; imp = 0; older = 0; writer = 0;

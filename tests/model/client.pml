@@ -77,7 +77,7 @@ x_try:
     :: else
     fi;
     STEP(
-        CAS((me + 1) | (w & (PARKED | DIED)));
+        CAS((me + 1) | (w & (PARKED | DIED | BIASED)));
         if
         :: ok -> CHECK_TURN(1)
         :: else
@@ -88,6 +88,17 @@ x_try:
     :: !ok -> goto x_try
     :: else
     fi;
+#ifdef BIAS
+    if
+#ifdef M_BIAS_TRY_WITHOUT_BARRIER
+    :: w & BIASED -> STEP(word = word & ~BIASED)
+#else
+    :: w & BIASED -> barrier()
+#endif
+    :: (w & BIASED) && (BARRIERLESS & ME_BIT) -> goto back_out_biased
+    :: else
+    fi;
+#endif
     if
     :: w & READ ->
         scan_cells();
@@ -148,9 +159,9 @@ look:
     :: IS_FREE(w) && excl ->
         STEP(
 #ifdef M_TAKE_WITHOUT_PARKED
-            CAS((me + 1) | (w & DIED));
+            CAS((me + 1) | (w & (DIED | BIASED)));
 #else
-            CAS((me + 1) | PARKED | (w & DIED));
+            CAS((me + 1) | PARKED | (w & (DIED | BIASED)));
 #endif
             if
             :: ok -> CHECK_TURN(1)
@@ -192,7 +203,7 @@ wait_turn: /* the word is free and reserved for somebody older */
         v = 0; seen = 0; napped = 0; lw = 0; lseq = 0;
 #ifdef M_STEP_OVER_WITHOUT_LATE
         STEP(
-            CAS((me + 1) | PARKED | (w & DIED))
+            CAS((me + 1) | PARKED | (w & (DIED | BIASED)))
         );
         if
         :: !ok -> goto look
@@ -266,6 +277,24 @@ drain:
 #ifdef M_NO_DRAIN
     goto x_took;
 #endif
+#ifdef BIAS
+    if
+    :: w & BIASED ->
+        STEP(wt[me] = DRAIN; est[me] = 0);
+#ifdef M_BIAS_SCANS_FIRST
+        scan_cells();
+        barrier();
+        if
+        :: !found -> goto x_took
+        :: else -> found = 0
+        fi
+#else
+        barrier()
+#endif
+    :: (w & BIASED) && (BARRIERLESS & ME_BIT) && tmo -> goto back_out_biased
+    :: else
+    fi;
+#endif
     scan_cells();
     if
     :: !found -> goto x_took
@@ -305,12 +334,23 @@ drain_again:
 #endif
     goto drain_again;
 
+#ifdef BIAS
+back_out_biased: /* nobody has made the barrier: the next taker has to */
+#ifdef M_BIAS_BACKS_OUT_PLAIN
+    rd = READ;
+    STEP(word = word & ~BIASED);
+#else
+    rd = READ | BIASED;
+#endif
+    goto backing_out;
+#endif
 back_out: /* without having touched the sequence */
 #ifndef M_BACK_OUT_WITHOUT_READ
     rd = READ;
 #else
     rd = 128; /* comes back here, adds nothing to the word */
 #endif
+backing_out:
     if
     :: queued -> STEP(wt[me] = 0; est[me] = 0)
     :: else
@@ -431,7 +471,7 @@ unlock_slow:
     STEP(w = word);
     if
     :: !(w & PARKED) ->
-        STEP(CAS((w & DIED) | (rd & READ)));
+        STEP(CAS((w & DIED) | (rd & (READ | BIASED))));
         if
         :: !ok -> goto unlock_slow
         :: ok && rd -> goto backed_out
@@ -450,11 +490,11 @@ unlock_scan:
 #endif
     STEP(
 #ifdef M_UNLOCK_NEVER_FAIR
-        CAS((w & DIED) | (rd & READ))
+        CAS((w & DIED) | (rd & (READ | BIASED)))
 #elif defined(M_UNLOCK_LOSES_DIED)
-        CAS((rd & READ) | (o && imp -> (FAIR | PARKED) : 0))
+        CAS((rd & (READ | BIASED)) | (o && imp -> (FAIR | PARKED) : 0))
 #else
-        CAS((w & DIED) | (rd & READ) | (o && imp -> (FAIR | PARKED) : 0))
+        CAS((w & DIED) | (rd & (READ | BIASED)) | (o && imp -> (FAIR | PARKED) : 0))
 #endif
     );
     if
@@ -507,8 +547,18 @@ s_try:
     goto s_enter;
 
 s_fast:
+#ifdef BIAS
+    if
+    :: word & BIASED -> goto s_biased
+    :: true
+    fi;
+#endif
 s_enter:
+#ifdef BIAS
+    STEP(FLUSH(me); cell[me] = 1);
+#else
     STEP(cell[me] = 1);
+#endif
 s_load:
     STEP(
         w = word;
@@ -539,6 +589,18 @@ s_load:
     fi;
 s_in:
     ok = 0;
+#ifdef BIAS
+    if
+    :: atomic { biases > 0 -> biases-- };
+        STEP(w = word);
+        if
+        :: IS_FREE(w) && (w & READ) && !(w & (BIASED | DIED | FAIR | PARKED)) -> STEP(CAS(w | BIASED))
+        :: else
+        fi;
+        ok = 0
+    :: true
+    fi;
+#endif
     if
     :: queued ->
         STEP(wt[me] = 0; est[me] = 0);
@@ -557,12 +619,57 @@ passing_on:
     :: else
     fi;
 s_leave:
+#ifdef BIAS
+    if
+    :: !backing ->
+        leave_biased();
+        if
+        :: ok -> ok = 0; goto begin
+        :: else -> look_after_leaving(); goto begin
+        fi
+    :: true
+    fi;
+#endif
     leave();
     if
     :: backing && queued -> backing = 0; goto look
     :: backing && !queued && !trying -> backing = 0; goto wait
     :: else -> goto begin /* released, or EBUSY */
     fi;
+
+#ifdef BIAS
+s_biased: /* no fence: only a free word that shows BIASED after the store says that we are inside */
+    STEP(FLUSH(me); pend[me] = 1; pendv[me] = 1);
+    STEP(
+        w = word;
+        if
+#ifdef M_BIAS_TRUSTS_READ
+        :: IS_FREE(w) && (w & READ) && !(w & (FAIR | DIED)) -> s_inside(0)
+#elif defined(M_BIAS_TRUSTS_OWNED)
+        :: (w & BIASED) && !(w & (FAIR | DIED)) -> s_inside(0)
+#else
+        :: IS_FREE(w) && (w & BIASED) && !(w & (FAIR | DIED)) -> s_inside(0)
+#endif
+        :: else
+        fi
+    );
+    if
+    :: sinside & ME_BIT -> goto s_in
+    :: else
+    fi;
+#if !defined(M_BIAS_NO_SECOND_LOAD)
+    leave();
+    v = 0;
+#endif
+#ifdef M_BIAS_NO_SECOND_LOAD
+    STEP(FLUSH(me));
+    if
+    :: IS_FREE(w) && (w & READ) && !(w & (FAIR | DIED)) -> STEP(s_inside(0)); goto s_in
+    :: else
+    fi;
+#endif
+    goto s_enter;
+#endif
 
 #ifdef DATA
 optimistic:

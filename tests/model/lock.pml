@@ -84,6 +84,11 @@ byte crashes = CRASHES;
 #define PATIENCE 0
 #endif
 
+/* BIAS: how often a reader may set BIASED; undefined: there is none, and every store is seen at once. */
+#ifndef BARRIERLESS
+#define BARRIERLESS 0 /* bit i: client i may find nobody who makes the barrier for it */
+#endif
+
 #include "state.pml"  /* shared memory, ghosts, what one step is */
 #include "steps.pml"  /* scan, wake, leave, pass on: shared by client and broker */
 #include "client.pml" /* one session after another in one slot */
@@ -97,6 +102,21 @@ byte crashes = CRASHES;
 #define START(i) run client(i)
 #endif
 
+#ifdef BIAS
+/* A store becomes visible some time later by itself. */
+proctype buffers()
+{
+end_idle:
+    do
+    :: atomic { pend[0] -> FLUSH(0) }
+    :: atomic { pend[1] -> FLUSH(1) }
+#if N == 3
+    :: atomic { pend[2] -> FLUSH(2) }
+#endif
+    od
+}
+#endif
+
 init
 {
     atomic {
@@ -108,6 +128,9 @@ init
         START(1);
 #if N == 3
         START(2);
+#endif
+#ifdef BIAS
+        run buffers();
 #endif
 #ifdef WORKER
         skip

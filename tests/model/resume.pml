@@ -117,7 +117,7 @@ try:
     :: else
     fi;
     STEP(
-        CAS((me + 1) | (w & (PARKED | DIED)));
+        CAS((me + 1) | (w & (PARKED | DIED | BIASED)));
         if
         :: ok -> CHECK_TURN(1)
         :: else
@@ -126,7 +126,16 @@ try:
     );
     if
     :: !ok -> goto try
-    :: ok && (w & READ) ->
+    :: else
+    fi;
+#ifdef BIAS
+    if
+    :: w & BIASED -> barrier()
+    :: else
+    fi;
+#endif
+    if
+    :: w & READ ->
         scan_cells();
         if
         :: found -> rd = READ; goto free_word
@@ -199,7 +208,7 @@ look:
     if
     :: IS_FREE(w) && excl ->
         STEP(
-            CAS((me + 1) | PARKED | (w & DIED));
+            CAS((me + 1) | PARKED | (w & (DIED | BIASED)));
             if
             :: ok -> CHECK_TURN(1)
             :: else
@@ -264,6 +273,16 @@ sleep:
     :: else -> goto idle
     fi;
 drain:
+#ifdef BIAS
+#ifdef M_BIAS_RESUMED_WITHOUT_BARRIER
+    STEP(word = word & ~BIASED);
+#endif
+    STEP(w = word);
+    if
+    :: w & BIASED -> barrier()
+    :: else
+    fi;
+#endif
     scan_cells();
     if
     :: found && (due[me] == 2 || l_mode[me] == TRY_X) -> found = 0; gave_up = 1; rd = READ;
@@ -456,7 +475,7 @@ repair_word:
     :: (w & ID) == i + 1 ->
         STEP(rd = seq & 1);
         STEP(
-            CAS(READ | PARKED | FAIR | (rd -> DIED : 0));
+            CAS(READ | PARKED | FAIR | (rd -> DIED : 0) | (w & BIASED));
             owed = owed || (ok && rd)
         );
         rd = 0;

@@ -13,6 +13,11 @@
 #define DIED 8
 #define FAIR 16
 #define READ 32
+#ifdef BIAS
+#define BIASED 64 /* beside READ: readers need no fence; a taker makes one for all of them */
+#else
+#define BIASED 0
+#endif
 #define IS_FREE(w) (((w) & ID) == 0)
 
 /* the wait cell of an attachment: kind, mode, impatience */
@@ -32,6 +37,11 @@ bit late[N];  /* bit 0 of the futex */
 bit chg[N];   /* the futex is no longer what its owner remembered */
 bit slp[N];   /* asleep in futex_wait */
 bit nudge[N]; /* a nudge for a brokered attachment lies in the broker's socket */
+#ifdef BIAS
+bit pend[N];  /* client i has stored pendv[i] in its cell, and nobody else sees it yet */
+bit pendv[N];
+byte biases = BIAS; /* how often a reader may set BIASED */
+#endif
 
 /* Death: 0 alive, 1 ended, 2 repaired: its slot may be given again. */
 byte dead[N];
@@ -92,10 +102,28 @@ bit d0, d1;   /* the data: equal when nobody is writing and nobody died writing 
 #define PAUSE_OPTION
 #endif
 
+#ifdef BIAS
+/* What a fence of client i does, or the passing of time. One store is all that may be pending: the
+ * next one to the same cell comes behind it, and hides it if nobody has looked. */
+#define FLUSH(i) \
+    if \
+    :: pend[i] -> cell[i] = pendv[i]; pend[i] = 0; pendv[i] = 0 \
+    :: else \
+    fi
+#if N == 3
+#define FLUSH_ALL FLUSH(0); FLUSH(1); FLUSH(2)
+#else
+#define FLUSH_ALL FLUSH(0); FLUSH(1)
+#endif
+#endif
+
 /* What a death leaves. (Nothing of it is seen before: a client that is about to die takes no step.) */
 inline die()
 {
     dead[me] = 1;
+#ifdef BIAS
+    FLUSH(me);
+#endif
     if
     :: (word & ID) == me + 1 && (seq & 1) ->
         assert(!toexit || owed); /* a hold to exit leaves no damage that was not there before */

@@ -119,10 +119,54 @@ inline scan_cells()
     j = 0
 }
 
+#ifdef BIAS
+/* The owner of a word that shows BIASED: afterwards all cells are as their owners have left them, and
+ * whoever has not looked yet sees the owner. membarrier(2), then the bit. */
+inline barrier()
+{
+#ifdef M_BIAS_CLEARED_FIRST
+    STEP(word = word & ~BIASED);
+    STEP(FLUSH_ALL)
+#else
+#ifndef M_BIAS_NO_BARRIER
+    STEP(FLUSH_ALL);
+#endif
+    STEP(word = word & ~BIASED)
+#endif
+}
+
+/* Leaving without a fence while the word shows BIASED and nobody. True in `ok`: that was all. */
+inline leave_biased()
+{
+    STEP(FLUSH(me); pend[me] = 1; pendv[me] = 0; sinside = sinside & ~ME_BIT);
+    STEP(
+        w = word;
+#ifdef M_BIAS_LEAVES_WITHOUT_LOOK
+        ok = 1
+#else
+        ok = IS_FREE(w) && (w & BIASED)
+#endif
+    );
+    if
+    :: !ok -> STEP(FLUSH(me))
+    :: else
+    fi
+}
+#endif
+
 /* The double look of a reader: load the word again after the cell is empty, wake that owner. */
 inline leave()
 {
+#ifdef BIAS
+    STEP(FLUSH(me); cell[me] = 0; sinside = sinside & ~ME_BIT);
+#else
     STEP(cell[me] = 0; sinside = sinside & ~ME_BIT);
+#endif
+    look_after_leaving()
+}
+
+inline look_after_leaving()
+{
 #ifdef M_BACK_OFF_WAKES_OWNER_SEEN
     if
     :: backing

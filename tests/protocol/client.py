@@ -27,7 +27,7 @@ RESERVE, INHERIT, GUARD, ACCEPT_KILL, UNPUBLISHED = 32, 64, 128, 256, 512
 SHARED, EXCLUSIVE = wire.MODE_SHARED, wire.MODE_EXCLUSIVE
 
 F_GET_SEALS, F_SEAL_SHRINK = 1034, 2  # linux/fcntl.h; Python's fcntl has no names for all releases
-MAGIC, LAYOUT_MAJOR, HEADER_BYTES = 0x6B4C6B31, 1, 4096
+MAGIC, LAYOUT_MAJOR, HEADER_BYTES = 0x6B4C6B31, 2, 4096
 HOT_BYTES, ATTACHMENT_BYTES, COLD_BYTES = 64, 256, 384
 
 REQUESTS = {field.name for field in wire.Envelope.DESCRIPTOR.fields if 101 <= field.number < 132}
@@ -84,7 +84,7 @@ def parse(record, requests):
 class Client:
     """A session. Methods that ask raise Refused, or return what the reply has."""
 
-    def __init__(self, path, hello=(1, 2, 1)):
+    def __init__(self, path, hello=(1, 3, 2)):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         self.last_id = 0
         self.unanswered = {}  # id: (record, descriptors), in the order of the ids; to be repeated

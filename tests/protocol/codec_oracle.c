@@ -205,6 +205,7 @@ static void request_fields(const struct lki_message *message)
         number("cursor", message->as.list.cursor);
         bytes("name", &message->as.list.name);
         break;
+    case LKI_REQUEST_BARRIER:
     case LKI_REQUEST_GOODBYE:
         break;
     case LKI_REQUEST_RESUME:

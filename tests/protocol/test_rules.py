@@ -10,7 +10,7 @@ from meeting import MeetingTest, wire
 from client import (ACCEPT_KILL, CREATE, CREATE_NEW, KEEP, READ_ONLY, REQUEST_BYTES_MAX, SHARED, STRICT,
                     UNPUBLISHED, Gone)
 
-HELLO = bytes.fromhex("0801aa06040801" + "1801")  # as it stands in the document
+HELLO = bytes.fromhex("0801aa06040801" + "1802")  # as it stands in the document
 GROW_DONE = 8192
 
 
@@ -90,14 +90,14 @@ class Records(MeetingTest):
             self.assertEqual(self.ending(connection), [])
 
     def test_another_version_is_told_so(self):
-        for hello in ((2, 0, 1), (0, 2, 1), (1, 2, 2), (1, 2, 0)):
+        for hello in ((2, 0, 2), (0, 3, 2), (1, 3, 1), (1, 3, 3)):
             client = self.connect(hello=hello)
             client.send("list", what=wire.LIST_BROKER)
             self.refused("VERSION", client.wait, 2)
             with self.assertRaises(Gone):
                 while client.receive(30):
                     pass
-        self.assertEqual(len(self.connect(hello=(1, 99, 1)).list(wire.LIST_BROKER)), 1)
+        self.assertEqual(len(self.connect(hello=(1, 99, 2)).list(wire.LIST_BROKER)), 1)
 
     def test_replies_come_in_the_order_of_events(self):
         mine = self.segment(CREATE | STRICT)

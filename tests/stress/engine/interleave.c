@@ -47,7 +47,8 @@ struct scenario {
     unsigned repairs; /* of each death, at the same time */
     unsigned naps;    /* how often a sleep may end by its own nap, instead of the deadline */
     uint64_t patience_ns;
-    uint32_t first_word; /* of lock 0: READ as readers leave it behind */
+    uint32_t
+        first_word; /* of lock 0: READ as readers leave it behind; BIASED: they need no fence */
     enum op_kind ops[PARTIES_MAX][OPS_MAX];
 };
 
@@ -69,7 +70,12 @@ static bool damaged[LOCKS];
 static uint64_t last_token[LOCKS];
 static _Atomic uint64_t data[2]; /* what lock 0 protects: two halves that are always equal */
 static struct {
+    _Atomic uint32_t *where; /* NULL: nothing */
+    uint32_t value;
+} pending[PARTIES_MAX]; /* the store of an actor that the others do not see yet */
+static struct {
     unsigned long taken, told_damaged, timed_out, deaths, valid_reads, refused_reads, busy;
+    unsigned long fenceless, barriers;
 } seen;
 
 static void wake(void *user, uint32_t slot, bool brokered)
@@ -83,6 +89,45 @@ static void wake(void *user, uint32_t slot, bool brokered)
 static uint32_t word_of(uint32_t lock)
 {
     return atomic_load_explicit(&area.hot[lock].word, memory_order_relaxed);
+}
+
+/* --- stores that are seen late --- */
+
+static void flush(int actor)
+{
+    if (actor < 0 || actor >= PARTIES_MAX || !pending[actor].where)
+        return;
+    atomic_store_explicit(pending[actor].where, pending[actor].value, memory_order_seq_cst);
+    pending[actor].where = NULL;
+}
+
+static bool keep_back(_Atomic uint32_t *where, uint32_t value)
+{
+    int actor = schedule_current();
+    if (actor < 0 || actor >= PARTIES_MAX)
+        return false;
+    flush(actor); /* stores stay in their order */
+    pending[actor].where = where;
+    pending[actor].value = value;
+    return true;
+}
+
+/* Kept back as long as possible: until the actor looks at its own cell, or fences, or is stopped for a
+ * barrier. What would be seen earlier is what the scenarios without BIASED show. */
+static void step(const char *name)
+{
+    if (strcmp(name, "take_fenceless_look") != 0 && strcmp(name, "leave_fenceless_look") != 0)
+        flush(schedule_current());
+    schedule_step(name);
+}
+
+static bool barrier(void *user)
+{
+    (void)user;
+    seen.barriers++;
+    for (int i = 0; i < PARTIES_MAX; i++)
+        flush(i);
+    return true;
 }
 
 /* --- what has to hold inside --- */
@@ -177,6 +222,7 @@ static void died(void *user, int index)
 {
     (void)user;
     seen.deaths++;
+    flush(index);
     if (repaired_by[index]) /* the broker: its successor begins anew */
         repaired_by[schedule_spawn(run_repair, repaired_by[index], 0, true)] = repaired_by[index];
     else
@@ -211,6 +257,30 @@ static enum lki_verdict wait_for(struct actor *self, uint32_t lock, enum lki_mod
     return verdict;
 }
 
+static bool is_biased(void)
+{
+    return scenario->first_word & LKI_BIASED;
+}
+
+static bool take_shared_fast(struct actor *self, uint32_t lock)
+{
+    if (is_biased() && lki_fast_take_fenceless(&self->party, lock)) {
+        seen.fenceless++;
+        return true;
+    }
+    if (!lki_fast_take_shared(&self->party, lock))
+        return false;
+    if (is_biased())
+        lki_lock_bias(&self->party, lock);
+    return true;
+}
+
+static bool release_shared_fast(struct actor *self, uint32_t lock)
+{
+    return (is_biased() && lki_fast_release_fenceless(&self->party, lock)) ||
+           lki_fast_release_shared(&self->party, lock);
+}
+
 /* As the client library does: the inline path, one try, then the queue. */
 static bool acquire(struct actor *self, uint32_t lock, enum lki_mode mode, enum lki_hold hold,
                     enum op_kind kind)
@@ -219,7 +289,7 @@ static bool acquire(struct actor *self, uint32_t lock, enum lki_mode mode, enum 
     bool timed = kind == OP_EXCLUSIVE_TIMED || kind == OP_SHARED_TIMED;
     enum lki_verdict verdict = LKI_TAKEN;
 
-    bool fast = mode == LKI_MODE_SHARED ? lki_fast_take_shared(&self->party, lock)
+    bool fast = mode == LKI_MODE_SHARED ? take_shared_fast(self, lock)
                                         : lki_fast_take_exclusive(&self->party, lock, hold);
     if (!fast)
         verdict = lki_lock_try(&self->party, lock, mode, hold);
@@ -239,7 +309,7 @@ static void release(struct actor *self, uint32_t lock, enum lki_mode mode)
 {
     self->inside[lock] = 0;
     if (mode == LKI_MODE_EXCLUSIVE ? lki_fast_release_exclusive(&self->party, lock)
-                                   : lki_fast_release_shared(&self->party, lock))
+                                   : release_shared_fast(self, lock))
         return;
     if (lki_lock_release(&self->party, lock) != LKI_RELEASED)
         schedule_fail("actor %d could not release", self->index);
@@ -314,6 +384,7 @@ static void run_actor(void *argument)
     struct actor *self = argument;
     for (unsigned i = 0; i < OPS_MAX && self->ops[i] != OP_END; i++)
         run_op(self, self->ops[i]);
+    flush(self->index);
 }
 
 /* --- one run --- */
@@ -326,6 +397,7 @@ static void set_up(void *user)
         .patience_ns = scenario->patience_ns,
         .sequence_start = TOKEN_START,
         .state = LKI_SEGMENT_PUBLISHED,
+        .bias = is_biased(),
     };
     (void)user;
     LKI_ASSERT(lki_area_bytes(LOCKS, PROBER_SLOT) <= sizeof(area_memory));
@@ -339,6 +411,7 @@ static void set_up(void *user)
         damaged[lock] = false;
         last_token[lock] = TOKEN_START;
     }
+    memset(pending, 0, sizeof(pending));
     memset(actors, 0, sizeof(actors));
     memset(repaired_by, 0, sizeof(repaired_by));
     for (int i = 0; i < PARTIES_MAX && scenario->ops[i][0] != OP_END; i++) {
@@ -349,6 +422,7 @@ static void set_up(void *user)
         actors[i].index = i;
         actors[i].ops = scenario->ops[i];
         LKI_ASSERT(lki_party_init(&actors[i].party, &area, id, wake, NULL));
+        actors[i].party.barrier = barrier;
         schedule_spawn(run_actor, &actors[i], scenario->naps > 0 ? scenario->naps : timed,
                        !is_last);
     }
@@ -369,6 +443,7 @@ static void finished(void *user)
     }
     uint32_t id = lki_attachment_open(&area, PROBER_SLOT, 1, 0);
     LKI_ASSERT(lki_party_init(&prober, &area, id, wake, NULL));
+    prober.barrier = barrier;
     for (uint32_t lock = 0; lock < LOCKS; lock++) {
         if ((word_of(lock) & LKI_ID_MASK) != 0)
             schedule_fail("lock %u is still held: word %08x", lock, word_of(lock));
@@ -391,6 +466,7 @@ static void finished(void *user)
 #define XT OP_EXCLUSIVE_TIMED
 #define ST OP_SHARED_TIMED
 #define C OP_EXCLUSIVE_CARELESS
+#define B (LKI_READ | LKI_BIASED)
 
 static const struct scenario scenarios[] = {
     {"two writers twice", 3, 0, 1, 0, BARGE, 0, {{X, X}, {X, X}}},
@@ -434,6 +510,15 @@ static const struct scenario scenarios[] = {
     {"nobody mends the damage", 1, 1, 1, 0, BARGE, 0, {{C}, {C, OP_OPTIMISTIC}, {C, C}}},
     {"two brokers repair one death", 2, 1, 2, 0, BARGE, 0, {{X}, {X}}},
     {"the broker dies in the repair", 0, 2, 1, 0, FIFO, LKI_READ, {{X}, {S}, {X}}},
+    {"biased: writer and reader twice", 3, 0, 1, 0, BARGE, B, {{X, X}, {S, S}}},
+    {"biased: writer and reader twice, in turn", 3, 0, 1, 0, FIFO, B, {{X, X}, {S, S}}},
+    {"biased: two readers and a writer", 2, 0, 1, 0, BARGE, B, {{S, S}, {S}, {X}}},
+    {"biased: two writers and a reader in turn", 2, 0, 1, 0, FIFO, B, {{X}, {X}, {S, S}}},
+    {"biased: tries", 3, 0, 1, 0, BARGE, B, {{OP_EXCLUSIVE_TRY, OP_SHARED_TRY}, {S, S}}},
+    {"biased: a drain gives up", 2, 0, 1, 0, BARGE, B, {{S, S}, {XT}, {X}}},
+    {"biased: death of a reader", 1, 1, 1, 0, FIFO, B, {{S}, {S}, {X}}},
+    {"biased: death of a writer", 1, 1, 1, 0, FIFO, B, {{X}, {S, S}, {X}}},
+    {"biased: the broker dies in the repair", 0, 2, 1, 0, FIFO, B, {{X}, {S}, {X}}},
     {"a session closes inside", 1, 1, 1, 0, BARGE, LKI_READ, {{OP_EXCLUSIVE_CLOSE}, {S}, {X}}},
 };
 
@@ -443,7 +528,8 @@ int main(int argc, char **argv)
     unsigned deeper = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 0;
 
     setvbuf(stdout, NULL, _IOLBF, 0);
-    lki_step_hook = schedule_step;
+    lki_step_hook = step;
+    lki_store_hook = keep_back;
     for (size_t i = 0; i < LKI_ARRAY_LENGTH(scenarios); i++) {
         scenario = &scenarios[i];
         struct schedule_plan plan = {
@@ -461,12 +547,13 @@ int main(int argc, char **argv)
         total += runs;
     }
     printf("%lu schedules; taken %lu, told of damage %lu, timed out %lu, busy %lu, deaths %lu, "
-           "optimistic reads valid %lu, refused %lu\n",
+           "optimistic reads valid %lu, refused %lu; without a fence %lu, barriers %lu\n",
            total, seen.taken, seen.told_damaged, seen.timed_out, seen.busy, seen.deaths,
-           seen.valid_reads, seen.refused_reads);
+           seen.valid_reads, seen.refused_reads, seen.fenceless, seen.barriers);
     /* A harness that never gets to these checks nothing. */
     return seen.told_damaged > 0 && seen.timed_out > 0 && seen.busy > 0 && seen.deaths > 0 &&
-                   seen.valid_reads > 0 && seen.refused_reads > 0
+                   seen.valid_reads > 0 && seen.refused_reads > 0 && seen.fenceless > 0 &&
+                   seen.barriers > 0
                ? 0
                : 1;
 }

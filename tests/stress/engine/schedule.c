@@ -206,6 +206,11 @@ static void hand_over(void)
     swapcontext(&actors[self].context, next == NOBODY ? &scheduler : &actors[next].context);
 }
 
+int schedule_current(void)
+{
+    return current;
+}
+
 void schedule_step(const char *name)
 {
     if (current == NOBODY)

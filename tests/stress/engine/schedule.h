@@ -31,6 +31,9 @@ unsigned long schedule_explore(const struct schedule_plan *plan);
 /* From setup(), died() or an actor: adds an actor. alarms: how often its sleeps may end by time. */
 int schedule_spawn(schedule_fn run, void *argument, unsigned alarms, bool mortal);
 
+/* From an actor: its number. Less than 0 elsewhere. */
+int schedule_current(void);
+
 /* From an actor. Sleeps until woken (false) or until its time is up (true). */
 bool schedule_sleep(void);
 

@@ -110,7 +110,7 @@ Test(schema, a_message_has_the_number_100_and_its_type_and_the_name_of_its_type)
         cr_expect(eq(str, (char *)name, (char *)field->name));
         types++;
     }
-    cr_assert(eq(uint, types, LKI_REQUEST_MONITOR + LKI_REPLY_EVENT - LKI_REPLY_RESULT + 1));
+    cr_assert(eq(uint, types, LKI_REQUEST_BARRIER + LKI_REPLY_EVENT - LKI_REPLY_RESULT + 1));
 }
 
 #define ONE(field) +1
@@ -135,6 +135,7 @@ Test(schema, the_codec_copies_every_field)
         {&lockkeeper__wire__lock_ref__descriptor, COUNT(LKI_LOCK_REF_FIELDS)},
         {&lockkeeper__wire__list_request__descriptor, COUNT(LKI_LIST_REQUEST_FIELDS)},
         {&lockkeeper__wire__goodbye__descriptor, 0},
+        {&lockkeeper__wire__barrier__descriptor, 0},
         {&lockkeeper__wire__force_release__descriptor, COUNT(LKI_FORCE_RELEASE_FIELDS)},
         {&lockkeeper__wire__result__descriptor, COUNT(LKI_RESULT_FIELDS)},
         {&lockkeeper__wire__opened__descriptor, COUNT(LKI_OPENED_FIELDS)},
