@@ -134,7 +134,9 @@ int lkd_ledger_view(struct lkd_ledger *ledger, void *base, const struct lkd_limi
 
 void lkd_ledger_change(struct lkd_ledger *ledger, struct lkd_attachment_record *record)
 {
-    if (record->next_changed != 0)
+    /* An extra one has the name and the process of its main one; its index may have been a main one's
+     * whose change is not told yet. */
+    if (record->next_changed != 0 || record->flags & LKD_ATTACHMENT_EXTRA)
         return;
     record->next_changed = ledger->changed;
     ledger->changed = (uint32_t)(record - ledger->attachments) + 2;
