@@ -67,7 +67,8 @@ enum lkd_effect_kind {
     LKD_EFFECT_NONE = 0,
     LKD_EFFECT_SEND,          /* message to session, with the segment's descriptors if fds says so.
                                 EVENT: at once or not at all, then lkd_core_events_lost() */
-    LKD_EFFECT_DISCONNECT,    /* the session's connection is to be closed after what was sent */
+    LKD_EFFECT_DISCONNECT,    /* the session's connection is to be closed after what was sent; first call
+                                lkd_core_session_lost() */
     LKD_EFFECT_MAKE_SEGMENT,  /* make or adopt memory, then call lkd_core_segment_made() */
     LKD_EFFECT_GROW_SEGMENT,  /* allocate or extend, then call lkd_core_segment_grown() */
     LKD_EFFECT_DROP_SEGMENT,  /* unmap and close; the segment's number is not used any more */

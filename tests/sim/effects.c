@@ -158,6 +158,7 @@ static void disconnect(const struct lkd_effect *effect)
     if (!link || !link->socket)
         return;
     sim_note("disconnects session %llu: %s", (unsigned long long)effect->session, effect->text);
+    lkd_core_session_lost(worker.core, effect->session, sim.now_ns);
     kernel_close_broker_side(link->socket);
     link->socket = NULL;
 }

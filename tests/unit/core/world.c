@@ -187,6 +187,8 @@ static void drain(void)
         else
             record_effect(&effect);
         lkd_core_check(world.core);
+        if (effect.kind == LKD_EFFECT_DISCONNECT)
+            lkd_core_session_lost(world.core, effect.session, world.now_ns);
         if (effect.kind == LKD_EFFECT_MAKE_SEGMENT)
             make(&effect);
         if (effect.kind == LKD_EFFECT_GROW_SEGMENT && !world.growing_waits)
