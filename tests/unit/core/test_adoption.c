@@ -509,6 +509,42 @@ Test(adoption, a_wait_is_not_answered_while_earlier_requests_come_again)
     EXPECT_STATUS(b, id, LKI_STATUS_TIMED_OUT);
 }
 
+static void say_goodbye(void *user)
+{
+    request_goodbye(*(const uint64_t *)user);
+    work();
+}
+
+/* Else the client waits for an answer that nobody owes it any more. */
+Test(adoption, a_goodbye_is_answered_or_heard_again_wherever_the_worker_dies)
+{
+    uint32_t repeated = 0;
+    bool survived = false;
+    for (uint64_t step = 1; !survived; step++) {
+        uint64_t a = connect_as(1000, 1);
+        opened(a, "x", LK_CREATE);
+        world.dies_at = world.steps + step;
+        survived = survives(say_goodbye, &a);
+        world.dies_at = 0;
+        if (survived) {
+            cr_expect(was_disconnected(a));
+            break;
+        }
+        uint64_t goodbye = world.last_id;
+        take_over();
+        if (reply(a, goodbye))
+            continue;
+        cr_assert(eq(u64, resumed_count(a), 1), "step %u", (unsigned)step);
+        resume(a);
+        send_again(a, &(struct lki_message){.id = goodbye, .type = LKI_REQUEST_GOODBYE});
+        work();
+        EXPECT_STATUS(a, goodbye, LKI_STATUS_OK);
+        cr_expect(was_disconnected(a));
+        repeated++;
+    }
+    cr_expect(gt(u32, repeated, 10));
+}
+
 /* With a segment that its user has left: its account has to be made anew. */
 Test(adoption, a_successor_ends_at_whichever_allocation_fails)
 {
