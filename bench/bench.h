@@ -197,6 +197,7 @@ void bench_pairs(struct bench *bench, struct bench_report *report);
 void bench_crowd(struct bench *bench, struct bench_report *report);
 void bench_contended(struct bench *bench, struct bench_report *report);
 void bench_readers(struct bench *bench, struct bench_report *report);
+void bench_bias(struct bench *bench, struct bench_report *report);
 void bench_optimistic(struct bench *bench, struct bench_report *report);
 void bench_brokered(struct bench *bench, struct bench_report *report);
 void bench_async(struct bench *bench, struct bench_report *report);

@@ -15,9 +15,10 @@ struct lki_reads {
     uint64_t sequence;
 };
 
-/* Reads in a row after which the lock is biased. A barrier costs about what 200 fences do, so one per
- * run costs at most a fifth of it, and with a writer every ten reads there is no such run. */
-#define LKI_BIAS_READS_DEFAULT 1000u
+/* Reads in a row after which the lock is biased. A barrier takes 1 to 10 us, the latter where it has to
+ * interrupt a virtual processor; 10,000 reads with fences take 60 to 160 us. So a writer after each such run
+ * costs at most a sixth of it; and with a writer every ten or thousand reads there is no such run. */
+#define LKI_BIAS_READS_DEFAULT 10000u
 
 /* For tests. Not to be changed while another thread uses the library. */
 extern uint32_t lki_bias_reads;

@@ -7,6 +7,7 @@ const struct bench_case bench_cases[] = {
     {"crowd", "the exclusive pair among 1,000 attachments", bench_crowd, 2, true},
     {"contended", "2 to 32 processes that all want one lock", bench_contended, 110, false},
     {"readers", "1 to 8 processes that read, and write now and then", bench_readers, 35, false},
+    {"bias", "the first writer after readers that need no fence", bench_bias, 2, false},
     {"optimistic", "reading 64 bytes and 4 KiB without a lock", bench_optimistic, 8, false},
     {"brokered", "pairs of locks that another process keeps", bench_brokered, 5, false},
     {"async", "asynchronous acquire, to the callback", bench_async, 2, false},

@@ -71,12 +71,20 @@ static void set_goals(struct bench_group *group)
     int robust = bench_series_find(group, "robust");
     int exclusive = bench_series_find(group, "lockkeeper");
     int shared = bench_series_find(group, "lockkeeper, shared");
+    int rwlock = bench_series_find(group, "rwlock, shared");
+    int inlined = bench_series_find(group, "lockkeeper, inline");
+    int shared_inlined = bench_series_find(group, "lockkeeper, inline, shared");
     bench_series_compare(group, exclusive, robust, 0.75, 1.3);
     bench_series_compare(group, exclusive, floor, 1.4, 0);
     bench_series_compare(group, shared, robust, 0, 1.3);
-    bench_series_compare(group, shared, bench_series_find(group, "rwlock, shared"), 0.3, 0);
+    bench_series_compare(group, shared, rwlock, 0.3, 0);
+    bench_series_compare(group, inlined, floor, 1.25, 0);
+    bench_series_compare(group, shared_inlined, rwlock, 0.1, 0);
+    group->series[shared].bound = 5;
+    group->series[shared_inlined].bound = 1.5;
     for (size_t i = 0; i < group->series_count; i++)
-        if ((int)i != exclusive && (int)i != shared && (int)i != floor)
+        if ((int)i != exclusive && (int)i != shared && (int)i != floor && (int)i != inlined &&
+            (int)i != shared_inlined)
             bench_series_compare(group, (int)i, floor, 0, 0);
 }
 
@@ -97,6 +105,8 @@ void bench_pairs(struct bench *bench, struct bench_report *report)
         if (peer->shares)
             add_kind(bench, group, &count, peer, BENCH_SHARED);
     }
+    add_kind(bench, group, &count, &bench_peer_lockkeeper_inline, BENCH_EXCLUSIVE);
+    add_kind(bench, group, &count, &bench_peer_lockkeeper_inline, BENCH_SHARED);
     set_goals(group);
     for (size_t i = 0; i < count; i++)
         calibrate(&kinds[i], sample_ns); /* and warms up */

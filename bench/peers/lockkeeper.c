@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <lockkeeper/inline.h>
+
 #include "bench/bench.h"
 
 struct handle {
@@ -89,6 +91,29 @@ const struct bench_peer bench_peer_lockkeeper = {
     .pairs = pairs,
     .take = take,
     .drop = drop,
+};
+
+static int pairs_inline(void *arg, enum bench_mode mode, unsigned count)
+{
+    struct lk_lock *lock = ((struct handle *)arg)->lock;
+    const struct lk_inline *fast = lk_lock_inline(lock, LK_INLINE_LAYOUT);
+    if (mode == BENCH_SHARED)
+        BENCH_PAIRS(count, lk_inline_acquire(fast, lock, LK_SHARED, LK_WAIT_FOREVER),
+                    lk_inline_release(fast, lock));
+    BENCH_PAIRS(count, lk_inline_acquire(fast, lock, LK_EXCLUSIVE, LK_WAIT_FOREVER),
+                lk_inline_release(fast, lock));
+}
+
+/* Not among those to choose from: it is the same lock, and differs where nobody is in the way. */
+const struct bench_peer bench_peer_lockkeeper_inline = {
+    .name = "lockkeeper, inline",
+    .what = "the same with the functions of lockkeeper/inline.h",
+    .always = true,
+    .ours = true,
+    .shares = true,
+    .join = join_patient,
+    .leave = leave,
+    .pairs = pairs_inline,
 };
 
 const struct bench_peer bench_peer_lockkeeper_fifo = {
