@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "common/assert.h"
+#include "common/barrier.h"
 #include "common/clock.h"
 #include "engine/fast.h"
 #include "engine/repair.h"
@@ -42,12 +43,13 @@ struct worker {
     struct lki_party party;
     uint64_t random;
     uint64_t writes[LOCKS];
-    uint64_t reads, valid, void_reads, timed_out, busy, naps, deaths, told;
+    uint64_t reads, fenceless, valid, void_reads, timed_out, busy, naps, deaths, told;
     uint32_t generation;
     bool dead; /* guarded by the morgue */
 };
 
 #define DEATH_IN UINT64_C(512) /* one of so many chances is taken */
+#define BIAS_IN UINT64_C(4)    /* one of so many readers with a fence spares the next ones theirs */
 #define DEAD LKI_STALE         /* of acquire(): the party died in its wait */
 
 /* Where the dead wait for the broker. */
@@ -97,13 +99,38 @@ static uint64_t next_random(struct worker *self)
     return self->random;
 }
 
+static bool make_barrier(void *user)
+{
+    (void)user;
+    return lki_barrier_make();
+}
+
+static bool acquire_shared(struct worker *self, uint32_t lock)
+{
+    if (area.bias && lki_fast_take_fenceless(&self->party, lock)) {
+        self->fenceless++;
+        return true;
+    }
+    if (!lki_fast_take_shared(&self->party, lock))
+        return false;
+    if (next_random(self) % BIAS_IN == 0)
+        lki_lock_bias(&self->party, lock);
+    return true;
+}
+
+static bool release_shared(struct worker *self, uint32_t lock)
+{
+    return (area.bias && lki_fast_release_fenceless(&self->party, lock)) ||
+           lki_fast_release_shared(&self->party, lock);
+}
+
 static enum lki_verdict acquire(struct worker *self, uint32_t lock, enum lki_mode mode,
                                 uint64_t timeout_ns)
 {
     struct lki_wait wait;
     struct lki_sleep sleep;
 
-    if (mode == LKI_MODE_SHARED ? lki_fast_take_shared(&self->party, lock)
+    if (mode == LKI_MODE_SHARED ? acquire_shared(self, lock)
                                 : lki_fast_take_exclusive(&self->party, lock, LKI_HOLD_DATA))
         return LKI_TAKEN;
     enum lki_verdict verdict = lki_lock_try(&self->party, lock, mode, LKI_HOLD_DATA);
@@ -127,7 +154,7 @@ static enum lki_verdict acquire(struct worker *self, uint32_t lock, enum lki_mod
 static void release(struct worker *self, uint32_t lock, enum lki_mode mode)
 {
     if (mode == LKI_MODE_EXCLUSIVE ? lki_fast_release_exclusive(&self->party, lock)
-                                   : lki_fast_release_shared(&self->party, lock))
+                                   : release_shared(self, lock))
         return;
     if (lki_lock_release(&self->party, lock) != LKI_RELEASED)
         fail("its holder could not release it", lock);
@@ -214,6 +241,7 @@ static void open_party(struct worker *self)
     self->generation = self->generation % LKI_GENERATION_MAX + 1;
     uint32_t id = lki_attachment_open(&area, slot, self->generation, 0);
     LKI_ASSERT(lki_party_init(&self->party, &area, id, futex_wake, NULL));
+    self->party.barrier = make_barrier;
 }
 
 /* Leaves everything as it is, and comes back as another session once the broker has repaired. */
@@ -369,6 +397,7 @@ static void run_round(uint64_t patience_ns, uint64_t for_ns, uint64_t seed)
         .patience_ns = patience_ns,
         .sequence_start = TOKEN_START,
         .state = LKI_SEGMENT_PUBLISHED,
+        .bias = lki_barrier_join(),
     };
     size_t bytes = lki_area_bytes(LOCKS, THREADS);
     void *memory = aligned_alloc(4096, bytes);
@@ -401,6 +430,7 @@ static void run_round(uint64_t patience_ns, uint64_t for_ns, uint64_t seed)
         for (uint32_t lock = 0; lock < LOCKS; lock++)
             writes += workers[i].writes[lock];
         total.reads += workers[i].reads;
+        total.fenceless += workers[i].fenceless;
         total.valid += workers[i].valid;
         total.void_reads += workers[i].void_reads;
         total.timed_out += workers[i].timed_out;
@@ -416,14 +446,17 @@ static void run_round(uint64_t patience_ns, uint64_t for_ns, uint64_t seed)
     pthread_join(broker, NULL);
     for (uint32_t lock = 0; lock < LOCKS; lock++)
         check_lock(lock);
-    printf("patience %llu us: writes %llu, reads %llu, optimistic %llu valid %llu void, "
+    printf("patience %llu us: writes %llu, reads %llu (%llu without a fence), optimistic %llu "
+           "valid %llu void, "
            "timed out %llu, busy %llu, naps %llu, deaths %llu, told %llu\n",
            (unsigned long long)(patience_ns / LKI_NS_PER_US), (unsigned long long)writes,
-           (unsigned long long)total.reads, (unsigned long long)total.valid,
-           (unsigned long long)total.void_reads, (unsigned long long)total.timed_out,
-           (unsigned long long)total.busy, (unsigned long long)total.naps,
-           (unsigned long long)total.deaths, (unsigned long long)total.told);
-    if (writes == 0 || total.reads == 0 || total.valid == 0 || total.naps == 0 || total.told == 0)
+           (unsigned long long)total.reads, (unsigned long long)total.fenceless,
+           (unsigned long long)total.valid, (unsigned long long)total.void_reads,
+           (unsigned long long)total.timed_out, (unsigned long long)total.busy,
+           (unsigned long long)total.naps, (unsigned long long)total.deaths,
+           (unsigned long long)total.told);
+    if ((area.bias && total.fenceless == 0) || writes == 0 || total.reads == 0 ||
+        total.valid == 0 || total.naps == 0 || total.told == 0)
         fail("the round did not do what it is for", 0);
     free(memory);
 }
