@@ -103,14 +103,17 @@ void sim_step(const char *name)
     if (!self)
         return;
     sim_seen.steps++;
-    /* The core gives up a wait that it refuses before anybody is told: it stands there still. */
-    if (self == &sim.tasks[SIM_WORKER] && worker_in_core() && strcmp(name, "publish_wait") == 0)
+    bool in_core = self == &sim.tasks[SIM_WORKER] && worker_in_core();
+    bool goes_on = --self->steps_left > 0;
+    /* The core gives up a wait that it refuses before anybody is told: it stands there still. And what it has
+     * seen may be over when the others have run. */
+    if (in_core && (!goes_on || strcmp(name, "publish_wait") == 0))
         oracle_look_for_rings();
-    if (--self->steps_left > 0)
+    if (goes_on)
         return;
     self->ready_ns = sim.now_ns;
     fiber_yield();
-    if (self == &sim.tasks[SIM_WORKER] && worker_in_core())
+    if (in_core)
         oracle_look_for_rings();
 }
 
