@@ -4,12 +4,28 @@
 #include <errno.h>
 #include <signal.h>
 
+#include "tests/sim/stores.h"
 #include "tests/sim/worker.h"
 
 /* In a million per dispatch: none at all in many runs, so that the others come to depth. */
 static uint32_t draw_chance(uint32_t runs_per_mille, uint32_t most)
 {
     return sim_chance(runs_per_mille) ? 1 + sim_below(most) : 0;
+}
+
+/* Many readers of one or two native locks, and few deaths: else hardly any lock is biased for long. */
+static void prefer_readers(void)
+{
+    sim.plan.bias = true;
+    sim.plan.bias_reads = 1;
+    sim.plan.shared = 50 + sim_below(40);
+    sim.plan.in_a_row = 600 + sim_below(400);
+    sim.plan.slots = SIM_SLOTS - sim_below(2);
+    sim.plan.locks = 1;
+    sim.plan.segments = sim_chance(700) ? 1 : sim_chance(500) ? 2 : 1 | 4;
+    sim.plan.kill_client /= 4;
+    sim.plan.kill_taker = sim_chance(500) ? 200 : 0;
+    sim.plan.sandboxed = sim_chance(500) ? 500 : 0;
 }
 
 void faults_draw_plan(void)
@@ -24,12 +40,23 @@ void faults_draw_plan(void)
         .slow_wake = draw_chance(500, 300),
         .slow_record = draw_chance(500, 300),
         .slow_end = draw_chance(500, 500),
+        .kill_taker = draw_chance(400, 300),
+        .slow_barrier = draw_chance(300, 300),
+        .sandboxed = draw_chance(500, 700),
         .slice_max = 1 + sim_below(30),
         .stickiness = sim_chance(500) ? sim_below(900) : 0,
         .slots = 2 + sim_below(SIM_SLOTS - 1),
         .locks = 1 + sim_below(3),
         .segments = 1 + sim_below(31),
+        .shared = sim_chance(500) ? 35 : 35 + sim_below(60),
+        .in_a_row = draw_chance(600, 600),
+        .bias = sim_chance(850),
+        .bias_reads = 1 + sim_below(4),
+        .store_age = 1 + sim_below(100),
+        .slow_tasks = draw_chance(400, 300),
     };
+    if (sim_chance(250))
+        prefer_readers();
 }
 
 /* Half of the time whoever ran last: it is in the middle of something. */
@@ -38,7 +65,8 @@ static int choose_process(void)
     const struct sim_task *last = &sim.tasks[sim.last];
     if (last->live && last->process != SIM_NOBODY && sim_chance(500))
         return last->process;
-    int process = sim_process_of_pid(SIM_FIRST_PID + (int32_t)sim_below((uint32_t)sim.process_count));
+    int process =
+        sim_process_of_pid(SIM_FIRST_PID + (int32_t)sim_below((uint32_t)sim.process_count));
     for (int i = 0; i < sim.process_count; i++) {
         int candidate = (process + i) % sim.process_count;
         if (sim.processes[candidate].alive)
@@ -60,6 +88,7 @@ static void pause_client(void)
         return;
     sim_note("pid %d is stopped", sim.processes[process].pid);
     sim.processes[process].paused = true;
+    stores_show_process(process);
     sim_seen.pauses++;
     sim_after(pause_ns(), SIM_TIMER_CONTINUE, process, 0);
 }
@@ -114,6 +143,17 @@ void faults_happen(void)
     /* Mostly while it does something: what it is at between two events is soon told. */
     if (comes(sim.plan.kill_worker) && (worker_in_core() || sim_chance(200)))
         kill_worker();
+}
+
+/* The moment in which a taker owes others a barrier is short: at random it would hardly ever be hit. */
+void faults_before_barrier(void)
+{
+    if (!sim_faults() || !sim_chance(sim.plan.kill_taker))
+        return;
+    sim_seen.client_kills++;
+    sim_kill_process(sim.current->process);
+    for (;;)
+        fiber_yield(); /* and is never resumed */
 }
 
 void faults_deliver_signal(int process, int signal)

@@ -40,9 +40,20 @@ static uint64_t record_delay_ns(void)
     return sim_between(0, sim_faults() ? 8 * LKI_NS_PER_MS : LKI_NS_PER_MS);
 }
 
-static void append(struct sim_queue *queue, struct sim_record *record)
+/* A broker that is so busy that the client has given the barrier up when it comes. */
+static uint64_t slow_request_ns(enum lki_message_type type)
 {
-    uint64_t visible_ns = sim.now_ns + record_delay_ns();
+    if (type != LKI_REQUEST_BARRIER)
+        return 0;
+    sim_seen.barriers_asked++;
+    return sim_faults() && sim_chance(sim.plan.slow_barrier)
+               ? sim_between(500 * LKI_NS_PER_MS, 1500 * LKI_NS_PER_MS)
+               : 0;
+}
+
+static void append(struct sim_queue *queue, struct sim_record *record, uint64_t extra_ns)
+{
+    uint64_t visible_ns = sim.now_ns + record_delay_ns() + extra_ns;
     record->visible_ns = visible_ns > queue->visible_ns ? visible_ns : queue->visible_ns;
     queue->visible_ns = record->visible_ns;
     if (queue->last)
@@ -144,7 +155,7 @@ bool kernel_send_reply(struct sim_socket *socket, const struct lki_message *mess
     note_answered(socket, message);
     struct sim_record *record = make_record(message);
     record->area = area;
-    append(&socket->to_client, record);
+    append(&socket->to_client, record, 0);
     sim_mix((uint64_t)message->type << 32 | (uint64_t)socket->index);
     sim_mix(message->id);
     for (uint32_t i = 0; i < SIM_TASKS; i++)
@@ -223,7 +234,7 @@ int kernel_send_request(int fd, const struct lki_message *message)
         return -ECONNRESET;
     note_asked(socket, message);
     struct sim_record *record = make_record(message);
-    append(&socket->to_broker, record);
+    append(&socket->to_broker, record, slow_request_ns(message->type));
     sim_mix((uint64_t)message->type << 32 | (uint64_t)socket->index);
     sim_mix(message->id);
     sim_wake_worker(record->visible_ns);

@@ -21,6 +21,7 @@
 #include "tests/sim/sim.h"
 
 #define SEEDS_OF_A_BREAK 400 /* in which it has to be found */
+#define SEEDS_FOR_ALL 300    /* in which all that can happen has happened */
 
 static const struct {
     const char *name;
@@ -40,6 +41,8 @@ static const struct {
     [SIM_BREAK_SWALLOWS_ANSWERS] = {"swallows-answers", "a reply is not sent"},
     [SIM_BREAK_OVERLOOKS_ENDS] = {"overlooks-ends", "some ends of processes are not told"},
     [SIM_BREAK_FORGETS_RESUMED] = {"forgets-resumed", "some sessions are not told to resume"},
+    [SIM_BREAK_EMPTY_BARRIERS] = {"empty-barriers", "a barrier shows no stores"},
+    [SIM_BREAK_CLAIMS_BARRIERS] = {"claims-barriers", "the broker says it has made a barrier"},
 };
 
 struct options {
@@ -56,8 +59,8 @@ static const struct options *running; /* for on_death() */
 
 static void print_replay(uint64_t seed, enum sim_break broken, uint64_t steps)
 {
-    printf("replay: sim --seed %" PRIu64 " --seeds 1 --steps %" PRIu64 "%s%s --trace\n", seed, steps,
-           broken ? " --break " : "", broken ? breaks[broken].name : "");
+    printf("replay: sim --seed %" PRIu64 " --seeds 1 --steps %" PRIu64 "%s%s --trace\n", seed,
+           steps, broken ? " --break " : "", broken ? breaks[broken].name : "");
 }
 
 static void print_failure(const struct options *options)
@@ -115,14 +118,17 @@ static void print_summary(const char *verdict, uint64_t seeds, const struct opti
     const struct sim_seen *seen = &sim_seen;
     printf("sim: %s: %" PRIu64 " seeds from %" PRIu64 ", %.0f seeds/s, %" PRIu64
            " dispatches, %" PRIu64 " steps, %" PRIu64 " client kills, %" PRIu64
-           " worker kills, %" PRIu64 " takeovers, %" PRIu64 " pauses, %" PRIu64
-           " signals, %" PRIu64 " hints lost, %" PRIu64 " taken, %" PRIu64
-           " told of damage, %" PRIu64 " deadlocks, %" PRIu64 " timed out, %" PRIu64
-           " async, %" PRIu64 " calm checks, rest within %.3f s, hash %016" PRIx64 "\n",
+           " worker kills, %" PRIu64 " takeovers, %" PRIu64 " pauses, %" PRIu64 " signals, %" PRIu64
+           " hints lost, %" PRIu64 " taken, %" PRIu64 " told of damage, %" PRIu64
+           " deadlocks, %" PRIu64 " timed out, %" PRIu64 " async, %" PRIu64
+           " without a fence, %" PRIu64 " barriers by clients, %" PRIu64 " asked for, %" PRIu64
+           " by the worker, %" PRIu64 " stores shown by them, %" PRIu64
+           " calm checks, rest within %.3f s, hash %016" PRIx64 "\n",
            verdict, seeds, options->seed, (double)seeds / (seconds > 0 ? seconds : 1),
            seen->dispatches, seen->steps, seen->client_kills, seen->worker_kills, seen->takeovers,
            seen->pauses, seen->signals, seen->lost_hints, seen->taken, seen->taken_died,
-           seen->deadlocks, seen->timed_out, seen->async_taken, seen->calm_checks,
+           seen->deadlocks, seen->timed_out, seen->async_taken, seen->fenceless, seen->barriers,
+           seen->barriers_asked, seen->barriers_of_worker, seen->stores_shown, seen->calm_checks,
            (double)seen->rest_ns_max / 1e9, hash);
 }
 
@@ -141,6 +147,11 @@ static int run_seeds(const struct options *options)
             print_failure(options);
         else if (options->twice)
             well = run_again(options);
+    }
+    if (well && done >= SEEDS_FOR_ALL &&
+        (sim_seen.fenceless == 0 || sim_seen.barriers_asked == 0 || sim_seen.stores_shown == 0)) {
+        printf("no reader came without a fence when it mattered: nothing of that was checked\n");
+        well = false;
     }
     print_summary(well ? "all is well" : "VIOLATION", done, options, hash, seconds_now() - began);
     return well ? 0 : 1;
@@ -232,10 +243,11 @@ int main(int count, char **arguments)
         return 0;
     }
     if (!read_options(count, arguments, &options)) {
-        fputs("usage: sim [--seed N] [--seeds COUNT] [--steps N] [--seconds N] [--trace] [--twice]\n"
-              "       sim --break NAME|all [--seed N] [--seeds COUNT]\n"
-              "       sim --list-breaks\n",
-              stderr);
+        fputs(
+            "usage: sim [--seed N] [--seeds COUNT] [--steps N] [--seconds N] [--trace] [--twice]\n"
+            "       sim --break NAME|all [--seed N] [--seeds COUNT]\n"
+            "       sim --list-breaks\n",
+            stderr);
         return 2;
     }
     running = &options;

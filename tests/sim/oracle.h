@@ -30,8 +30,8 @@ void oracle_task_ended(int task); /* it runs no more, and believes nothing */
 void oracle_expect_damage(int32_t pid, uint64_t session, uint32_t segment);
 
 /* --- Rings of waits --- */
-void oracle_look_for_rings(void);   /* the core may look now */
-void oracle_forget_rings(void);     /* what it looked at is over */
+void oracle_look_for_rings(void);            /* the core may look now */
+void oracle_forget_rings(void);              /* what it looked at is over */
 void oracle_check_refused(uint64_t session); /* was told that its wait would never end */
 
 /* --- At certain moments --- */

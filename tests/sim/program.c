@@ -6,9 +6,11 @@
 
 #include <lockkeeper/lockkeeper.h>
 
+#include "client/bias.h"
 #include "client/lock.h"
 #include "common/cleanup.h"
 #include "tests/sim/oracle.h"
+#include "tests/sim/stores.h"
 
 #define HOLDS_MAX 4u
 #define ATTACHMENTS 12u
@@ -73,6 +75,7 @@ static void do_next(struct thread *thread, const char *what)
 {
     thread->task->doing = what;
     sim_step(what);
+    stores_show(thread->task); /* the library may look at its own cells without a step before */
 }
 
 static void expect(bool allowed, const struct thread *thread, int result)
@@ -175,37 +178,37 @@ static void note_taken(struct thread *thread, uint32_t kind, uint32_t lock, enum
     *hold = (struct hold){.told = {.area = place->area,
                                    .lock = lock,
                                    .task = thread->index,
-                                   .mode = mode == LK_SHARED ? LKI_MODE_SHARED
-                                                             : LKI_MODE_EXCLUSIVE,
+                                   .mode = mode == LK_SHARED ? LKI_MODE_SHARED : LKI_MODE_EXCLUSIVE,
                                    .to_exit = mode == LK_EXCLUSIVE_TO_EXIT},
                           .kind = kind,
                           .damaged = result == LK_ACQUIRED_OWNER_DIED};
     sim_note("holds %s#%u, mode %x, result %d, token %llx", kinds[kind].name, lock, (unsigned)mode,
              result, (unsigned long long)lk_lock_token(place->locks[lock]));
     oracle_taken(&hold->told, hold->damaged, lk_lock_token(place->locks[lock]));
+    sim_seen.fenceless += mode == LK_SHARED && stores_took_fenceless(thread->task);
 }
 
 static enum lk_mode choose_mode(void)
 {
     uint32_t chance = sim_below(100);
-    return chance < 35 ? LK_SHARED : chance < 90 ? LK_EXCLUSIVE : LK_EXCLUSIVE_TO_EXIT;
+    if (chance < sim.plan.shared)
+        return LK_SHARED;
+    return sim_chance(850) ? LK_EXCLUSIVE : LK_EXCLUSIVE_TO_EXIT;
 }
 
 static uint64_t choose_timeout(void)
 {
     uint32_t chance = sim_below(100);
-    return chance < 12   ? 0
-           : chance < 45 ? sim_between(1, 20 * LKI_NS_PER_MS)
-                         : LK_WAIT_FOREVER;
+    return chance < 12 ? 0 : chance < 45 ? sim_between(1, 20 * LKI_NS_PER_MS) : LK_WAIT_FOREVER;
 }
 
-static void acquire(struct thread *thread, uint32_t kind, uint32_t index)
+static void acquire(struct thread *thread, uint32_t kind, uint32_t index, enum lk_mode mode)
 {
     struct lk_lock *lock = thread->places[kind].locks[index];
-    enum lk_mode mode = choose_mode();
     uint64_t timeout_ns = choose_timeout();
     uint64_t start_ns = sim.now_ns;
     do_next(thread, "acquires");
+    lki_bias_reads = 1 + sim_below(sim.plan.bias_reads);
     sim_note("acquires %s#%u, mode %x", kinds[kind].name, index, (unsigned)mode);
     int r = lk_lock_acquire(lock, mode, timeout_ns);
     thread->task->doing = "has acquired";
@@ -250,6 +253,22 @@ static void release(struct thread *thread, uint32_t at)
     oracle_releasing(&hold.told);
     int r = lk_lock_release(lock_of(thread, &hold));
     expect(r == 0, thread, r);
+}
+
+/* As those do for whom read bias is made. Nothing is called inside, so that nobody need see them yet. */
+static void use_in_a_row(struct thread *thread, uint32_t kind, uint32_t index)
+{
+    uint32_t others = thread->hold_count;
+    for (uint32_t rounds = 1 + sim_below(8); rounds > 0 && !thread->gives_up; rounds--) {
+        thread->task->slow = sim_chance(sim.plan.slow_tasks);
+        acquire(thread, kind, index, sim_chance(850) ? LK_SHARED : LK_EXCLUSIVE);
+        if (thread->hold_count == others)
+            break;
+        sim_compute();
+        release(thread, others);
+        sim_compute();
+    }
+    thread->task->slow = false;
 }
 
 static void use_hold(struct thread *thread)
@@ -305,8 +324,8 @@ static void on_acquired(struct lk_lock *lock, int result, void *user)
         return;
     }
     sim_seen.async_canceled += result == -ECANCELED;
-    expect(result == -ECANCELED || result == -ETIMEDOUT || result == -EDEADLK ||
-               result == -EBUSY || result == -EUSERS,
+    expect(result == -ECANCELED || result == -ETIMEDOUT || result == -EDEADLK || result == -EBUSY ||
+               result == -EUSERS,
            thread, result);
     thread->gives_up |= result == -EDEADLK;
 }
@@ -347,8 +366,7 @@ static void dispatch(struct thread *thread, uint64_t wait_ns)
     do_next(thread, "dispatches");
     /* What lk_session_fd() would be readable for: the socket, or what another call has received. */
     if (lki_list_is_empty(&thread->session->answered))
-        kernel_await_reply(thread->session->transport.socket_fd,
-                           lki_time_add(sim.now_ns, wait_ns));
+        kernel_await_reply(thread->session->transport.socket_fd, lki_time_add(sim.now_ns, wait_ns));
     int r = lk_session_dispatch(thread->session);
     expect(r >= 0, thread, r);
 }
@@ -423,8 +441,10 @@ static void lock_something(struct thread *thread, uint32_t kind, uint32_t index)
         return;
     if (count_pending(thread) < LKI_ARRAY_LENGTH(thread->waitings) && sim_chance(200))
         acquire_async(thread, kind, index);
+    else if (sim_chance(sim.plan.in_a_row))
+        use_in_a_row(thread, kind, index);
     else
-        acquire(thread, kind, index);
+        acquire(thread, kind, index, choose_mode());
 }
 
 static void act(struct thread *thread)

@@ -11,6 +11,7 @@
 #include "tests/sim/faults.h"
 #include "tests/sim/oracle.h"
 #include "tests/sim/program.h"
+#include "tests/sim/stores.h"
 #include "tests/sim/worker.h"
 
 /* Simulated time within which everybody has to come to rest once nothing goes wrong any more. */
@@ -93,8 +94,8 @@ bool sim_task_is_paused(const struct sim_task *task)
 static void draw_slice(struct sim_task *task)
 {
     /* Mostly short, now and then long enough for whole operations. */
-    task->steps_left = sim_chance(300) ? 1 + sim_below(4 * sim.plan.slice_max)
-                                       : 1 + sim_below(sim.plan.slice_max);
+    task->steps_left =
+        sim_chance(300) ? 1 + sim_below(4 * sim.plan.slice_max) : 1 + sim_below(sim.plan.slice_max);
 }
 
 void sim_step(const char *name)
@@ -120,7 +121,16 @@ void sim_step(const char *name)
 void sim_block(uint64_t until_ns)
 {
     struct sim_task *self = sim.current;
+    stores_show(self);
     self->ready_ns = until_ns;
+    fiber_yield();
+}
+
+void sim_compute(void)
+{
+    struct sim_task *self = sim.current;
+    self->ready_ns =
+        sim.now_ns + sim_between(0, self->slow ? 20 * LKI_NS_PER_MS : 60 * LKI_NS_PER_US);
     fiber_yield();
 }
 
@@ -154,8 +164,13 @@ static int add_process(uint32_t slot, uint32_t tasks)
 {
     LKI_ASSERT(sim.process_count < SIM_PROCESSES_MAX);
     int index = sim.process_count++;
-    sim.processes[index] = (struct sim_process){
-        .pid = SIM_FIRST_PID + index, .slot = slot, .tasks = tasks, .alive = true};
+    sim.processes[index] =
+        (struct sim_process){.pid = SIM_FIRST_PID + index,
+                             .slot = slot,
+                             .tasks = tasks,
+                             .alive = true,
+                             .may_join = !sim_chance(sim.plan.sandboxed),
+                             .may_make_barriers = !sim_chance(sim.plan.sandboxed)};
     return index;
 }
 
@@ -182,6 +197,7 @@ void sim_kill_process(int process)
     if (!of->alive)
         return;
     sim_note("the end of pid %d", of->pid);
+    stores_show_process(process);
     of->alive = false;
     of->paused = false;
     of->exiting_ns = sim.now_ns + sim_between(0, LKI_NS_PER_MS);
@@ -203,6 +219,7 @@ static void task_ended(struct sim_task *task)
 {
     struct sim_process *process = &sim.processes[task->process];
     task->live = false;
+    stores_show(task);
     oracle_task_ended((int)(task - sim.tasks));
     if (--process->tasks == 0)
         sim_kill_process(task->process);
@@ -288,8 +305,8 @@ static bool is_calm(void)
         if (timers[i].kind != SIM_TIMER_SPAWN)
             return false;
     for (uint32_t i = 0; i < SIM_TASKS; i++) /* a wake is on its way */
-        if (sim.tasks[i].live && i != SIM_WORKER && !sim.tasks[i].futex &&
-            !sim.tasks[i].reads && !sim.tasks[i].at_rest)
+        if (sim.tasks[i].live && i != SIM_WORKER && !sim.tasks[i].futex && !sim.tasks[i].reads &&
+            !sim.tasks[i].at_rest)
             return false;
     return sim.tasks[SIM_WORKER].live && !is_anybody_paused() && kernel_is_quiet() &&
            worker_is_quiet();
@@ -299,8 +316,7 @@ static uint32_t count_clients(bool resting_only)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < SIM_TASKS; i++)
-        count += i != SIM_WORKER && sim.tasks[i].live &&
-                 (!resting_only || sim.tasks[i].at_rest);
+        count += i != SIM_WORKER && sim.tasks[i].live && (!resting_only || sim.tasks[i].at_rest);
     return count;
 }
 
@@ -397,6 +413,7 @@ static void run_task(struct sim_task *task)
     sim.dispatches++;
     sim_mix(sim.now_ns ^ (uint64_t)sim.last << 56);
     sim.now_ns += sim_between(50, 4000);
+    stores_grow_older();
     draw_slice(task);
     sim.current = task;
     uint32_t owner = memory_set_owner(owner_of(task));
@@ -442,15 +459,21 @@ static void loop(void)
 
 static void on_engine_step(const char *name)
 {
-    sim_step(name);
+    bool is_client = sim.current && sim.current->process != SIM_NOBODY;
+    stores_at_engine_step(name);
+    if (is_client && stores_are_at_stake(name) && sim_chance(100))
+        sim_compute();
+    else
+        sim_step(name);
 }
 
-static void hook_steps(void (*hook)(const char *name))
+static void hook_engine(bool on)
 {
 #ifdef LKI_STEPS
-    lki_step_hook = hook;
+    lki_step_hook = on ? on_engine_step : NULL;
+    lki_store_hook = on ? stores_keep_back : NULL;
 #else
-    (void)hook;
+    (void)on;
 #endif
 }
 
@@ -471,7 +494,8 @@ static void prepare(uint64_t seed, uint64_t steps, enum sim_break broken, bool t
     kernel_init();
     oracle_init();
     worker_init();
-    hook_steps(on_engine_step);
+    stores_init();
+    hook_engine(true);
 }
 
 bool sim_run(uint64_t seed, uint64_t steps, enum sim_break broken, bool trace)
@@ -484,7 +508,7 @@ bool sim_run(uint64_t seed, uint64_t steps, enum sim_break broken, bool trace)
         loop();
     }
     sim_seen.dispatches += sim.dispatches;
-    hook_steps(NULL);
+    hook_engine(false);
     memory_free_all();
     return !sim.failed;
 }

@@ -45,6 +45,8 @@ enum sim_break {
     SIM_BREAK_SWALLOWS_ANSWERS,
     SIM_BREAK_OVERLOOKS_ENDS,
     SIM_BREAK_FORGETS_RESUMED,
+    SIM_BREAK_EMPTY_BARRIERS,
+    SIM_BREAK_CLAIMS_BARRIERS,
     SIM_BREAKS,
 };
 
@@ -66,6 +68,7 @@ struct sim_task {
     _Atomic uint32_t *futex;        /* sleeps there */
     const struct sim_socket *reads; /* sleeps until something lies there */
     uint32_t steps_left;            /* until somebody else may run */
+    bool slow;                      /* its stores are seen late, and it computes for long */
     int saved_errno;
     const char *doing; /* for people */
 };
@@ -76,6 +79,9 @@ struct sim_process {
     uint32_t tasks; /* that have not ended */
     bool alive;
     bool paused;
+    bool may_join; /* those that barriers reach */
+    bool may_make_barriers;
+    bool joined;
     uint64_t exiting_ns; /* dead: from here on a look at its tasks shows it */
     uint64_t ended_ns;   /* dead: from here on its pidfd is readable */
 };
@@ -92,11 +98,20 @@ struct sim_plan {
     uint32_t slow_wake;     /* of a thousand */
     uint32_t slow_record;   /* of a thousand */
     uint32_t slow_end;      /* of a thousand process ends */
+    uint32_t kill_taker;    /* of a thousand barriers by clients */
+    uint32_t slow_barrier;  /* of a thousand requests for one */
+    uint32_t sandboxed;     /* of a thousand processes: may not join, or not make barriers */
     uint32_t slice_max;     /* steps in one go */
     uint32_t stickiness;    /* of a thousand: the same task goes on */
     uint32_t slots;
     uint32_t locks;
-    uint32_t segments; /* bits: which of them are in use */
+    uint32_t segments;   /* bits: which of them are in use */
+    uint32_t shared;     /* of a hundred acquires */
+    uint32_t in_a_row;   /* of a thousand acquires: several times, and mostly shared */
+    bool bias;           /* the broker can make barriers, so that there is read bias */
+    uint32_t bias_reads; /* at most, until a lock is biased */
+    uint32_t store_age;  /* dispatches at most, until a store of one that is not slow is seen */
+    uint32_t slow_tasks; /* of a thousand times that one reads in a row */
 };
 
 struct sim {
@@ -126,8 +141,9 @@ extern struct sim sim;
 /* What all runs have shown so far. */
 struct sim_seen {
     uint64_t dispatches, steps, taken, taken_died, timed_out, busy, deadlocks, client_kills,
-        worker_kills, pauses, takeovers, async_taken, async_canceled, lost_hints, wakes, reads_valid,
-        calm_checks, signals;
+        worker_kills, pauses, takeovers, async_taken, async_canceled, lost_hints, wakes,
+        reads_valid, calm_checks, signals, fenceless, stores_shown, barriers, barriers_of_worker,
+        barriers_asked;
     uint64_t rest_ns_max; /* longest that a run took to come to rest */
 };
 extern struct sim_seen sim_seen;
@@ -151,6 +167,8 @@ void sim_note(const char *format, ...) __attribute__((format(printf, 1, 2))); /*
 
 /* The current task sleeps until woken or until_ns. */
 void sim_block(uint64_t until_ns);
+/* It runs, and does nothing that anybody sees. */
+void sim_compute(void);
 void sim_wake(struct sim_task *task, uint64_t at_ns); /* at the latest then */
 void sim_wake_worker(uint64_t at_ns);
 void sim_step(const char *name); /* another task may run now */
@@ -160,11 +178,11 @@ bool sim_task_is_paused(const struct sim_task *task);
 
 /* --- Later: events without a task --- */
 enum sim_timer_kind {
-    SIM_TIMER_SPAWN,          /* a client process in slot a */
-    SIM_TIMER_START_WORKER,   /* the next one */
-    SIM_TIMER_CONTINUE,       /* process a */
+    SIM_TIMER_SPAWN,        /* a client process in slot a */
+    SIM_TIMER_START_WORKER, /* the next one */
+    SIM_TIMER_CONTINUE,     /* process a */
     SIM_TIMER_CONTINUE_WORKER,
-    SIM_TIMER_SIGNAL,         /* b, to process a */
+    SIM_TIMER_SIGNAL, /* b, to process a */
 };
 void sim_after(uint64_t delay_ns, enum sim_timer_kind kind, int a, int b);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/assert.h"
+#include "common/barrier.h"
 #include "common/cleanup.h"
 #include "tests/sim/effects.h"
 #include "tests/sim/oracle.h"
@@ -211,7 +212,7 @@ struct event {
 static struct {
     struct event due[EVENTS_MAX];
     uint32_t due_count;
-    uint64_t next_ns; /* of those to come, timers of the core among them */
+    uint64_t next_ns;       /* of those to come, timers of the core among them */
     uint64_t next_event_ns; /* without these */
 } events;
 
@@ -323,10 +324,8 @@ static void adopt_sessions(void)
             socket = NULL;
         if (sim.broken == SIM_BREAK_FORGETS_BEGUN)
             atomic_store(&left.record->received, 1);
-        const struct lkd_peer peer = {.pid = left.pid,
-                                      .uid = left.uid,
-                                      .gid = left.gid,
-                                      .process = (uint64_t)left.pid};
+        const struct lkd_peer peer = {
+            .pid = left.pid, .uid = left.uid, .gid = left.gid, .process = (uint64_t)left.pid};
         uint64_t session = 0;
         int r = lkd_core_adopt_session(worker.core, &left, &peer, &session);
         LKI_ASSERT(r == 0);
@@ -362,6 +361,11 @@ static void take_over(void)
     sim_seen.takeovers++;
 }
 
+static bool make_barrier(void)
+{
+    return sim.broken == SIM_BREAK_CLAIMS_BARRIERS || lki_barrier_make();
+}
+
 static void begin(void)
 {
     const struct lkd_core_config config = {.broker_uid = 1000,
@@ -371,6 +375,7 @@ static void begin(void)
                                            .hash_seed = sim.seed,
                                            .socket_path = "/run/simulated",
                                            .limits = limits,
+                                           .barrier = sim.plan.bias ? make_barrier : NULL,
                                            .ledger = kernel.ledger,
                                            .grace_ns = 20 * LKI_NS_PER_MS};
     worker.in_core = true;

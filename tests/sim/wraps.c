@@ -16,6 +16,7 @@
 #include "common/assert.h"
 #include "proto/channel.h"
 #include "tests/sim/kernel_fds.h"
+#include "tests/sim/stores.h"
 
 /* --- Time and processors --- */
 
@@ -41,7 +42,7 @@ void __wrap_lki_assert_failed(const char *expression, const char *file, int line
     sim_fail("assertion failed: %s (%s:%d)", expression, name ? name + 1 : file, line);
 }
 
-/* --- Futexes --- */
+/* --- Futexes and barriers --- */
 
 long __wrap_syscall(long number, ...);
 
@@ -67,16 +68,9 @@ static void sleep_on(_Atomic uint32_t *futex, uint32_t value, const struct times
     self->futex = NULL;
 }
 
-long __wrap_syscall(long number, ...)
+static long futex_call(_Atomic uint32_t *futex, int operation, uint32_t value,
+                       const struct timespec *limit)
 {
-    va_list arguments;
-    va_start(arguments, number);
-    _Atomic uint32_t *futex = va_arg(arguments, _Atomic uint32_t *);
-    int operation = va_arg(arguments, int);
-    uint32_t value = va_arg(arguments, uint32_t);
-    const struct timespec *limit = va_arg(arguments, const struct timespec *);
-    va_end(arguments);
-    LKI_ASSERT(number == SYS_futex);
     if (operation == FUTEX_WAIT_BITSET) {
         sleep_on(futex, value, limit);
         return 0;
@@ -87,6 +81,24 @@ long __wrap_syscall(long number, ...)
         return 0;
     kernel_wake_futex(futex);
     return 0;
+}
+
+long __wrap_syscall(long number, ...)
+{
+    va_list arguments;
+    long r;
+    va_start(arguments, number);
+    if (number == SYS_membarrier) {
+        r = stores_membarrier(va_arg(arguments, int));
+    } else {
+        LKI_ASSERT(number == SYS_futex);
+        _Atomic uint32_t *futex = va_arg(arguments, _Atomic uint32_t *);
+        int operation = va_arg(arguments, int);
+        uint32_t value = va_arg(arguments, uint32_t);
+        r = futex_call(futex, operation, value, va_arg(arguments, const struct timespec *));
+    }
+    va_end(arguments);
+    return r;
 }
 
 /* --- The channel --- */
@@ -163,8 +175,7 @@ int __wrap_lki_channel_receive(int socket_fd, struct lki_arena *arena, uint8_t *
         kernel_await_reply(socket_fd, LKI_TIME_NEVER);
     int r = kernel_receive_reply(socket_fd, arena, out, &area);
     if (r == 1) {
-        sim_note("receives %s %llu", lki_message_type_name(out->type),
-                 (unsigned long long)out->id);
+        sim_note("receives %s %llu", lki_message_type_name(out->type), (unsigned long long)out->id);
         if (area) {
             uint32_t index = 0;
             while (kernel.areas[index] != area)
