@@ -332,6 +332,7 @@ static void leave_exclusive(struct history *history, const struct record *hold)
 static void check_result(struct history *history, const struct record *hold)
 {
     history->figures.asynchronous += has(hold, RECORD_ASYNC);
+    history->figures.fenceless += has(hold, RECORD_FENCELESS);
     if (is_exclusive(hold))
         history->figures.exclusive++;
     else

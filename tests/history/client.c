@@ -5,11 +5,16 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <lockkeeper/inline.h>
+
+#include "client/bias.h"
 #include "common/clock.h"
 #include "tests/history/run.h"
 
 #define DEPTH_MAX 2u
-#define BROKEN_IN 2u /* one of so many chances to make the planted mistake is taken */
+#define READS_IN_A_ROW 8u     /* on the average */
+#define READS_UNTIL_BIASED 3u /* in place of a thousand: somebody writes much sooner */
+#define BROKEN_IN 2u          /* one of so many chances to make the planted mistake is taken */
 
 #define AT(client) atomic_store(&(client)->shared->at[(client)->index], __LINE__)
 
@@ -171,13 +176,19 @@ static void mend(struct run_client *client, struct record *record, bool surely)
     record->flags |= RECORD_MARKED;
 }
 
+static int release(struct run_client *client, struct lk_lock *lock)
+{
+    return chance(client, 2) ? lk_lock_release(lock)
+                             : lk_inline_release(lk_lock_inline(lock, LK_INLINE_LAYOUT), lock);
+}
+
 static void leave(struct run_client *client, struct record *record, bool releases)
 {
     record->seen_last = look_inside(canary_of(client, record->lock), record, RECORD_WHOLE_LAST);
     record->leaving_ns = lki_clock_now_ns();
     record_reach(record, RECORD_LEAVING);
     AT(client);
-    record->left_result = releases ? lk_lock_release(client->locks[record->lock]) : 0;
+    record->left_result = releases ? release(client, client->locks[record->lock]) : 0;
     if (record->left_result != 0)
         fprintf(stderr, "release: %s\n", lk_last_error());
     record->left_ns = lki_clock_now_ns();
@@ -222,10 +233,16 @@ static void hold(struct run_client *client, struct record *record, unsigned dept
 
 /* --- Calls --- */
 
-static struct record *ask_for_lock(struct run_client *client, uint32_t lock, uint64_t timeout_ns)
+static enum lk_mode choose_mode(struct run_client *client)
+{
+    return !client->reads_only && chance(client, 2) ? LK_EXCLUSIVE : LK_SHARED;
+}
+
+static struct record *ask_for_lock(struct run_client *client, uint32_t lock, enum lk_mode mode,
+                                   uint64_t timeout_ns)
 {
     struct record *record = ask(client, RECORD_LOCK, lock);
-    record->mode = !client->reads_only && chance(client, 2) ? LK_EXCLUSIVE : LK_SHARED;
+    record->mode = (uint8_t)mode;
     record->timeout_ns = timeout_ns;
     if (breaks(client, RUN_BREAK_LATE))
         record->asked_ns -= 60 * LKI_NS_PER_S;
@@ -241,13 +258,27 @@ static void refuse(struct record *record, int result)
         fprintf(stderr, "lock %u: acquire gives %d: %s\n", record->lock, result, lk_last_error());
 }
 
-static void lock_now(struct run_client *client, uint32_t lock, uint64_t timeout_ns, unsigned depth)
+/* A program may have the path without a fence compiled in, or call the library for it. Which of the two it was
+ * is known of the former alone. */
+static int acquire(struct run_client *client, struct record *record, uint64_t timeout_ns)
 {
-    struct record *record = ask_for_lock(client, lock, timeout_ns);
+    struct lk_lock *lock = client->locks[record->lock];
+    const struct lk_inline *fast = lk_lock_inline(lock, LK_INLINE_LAYOUT);
+    if (record->mode == LK_SHARED && *fast->gate && chance(client, 2) &&
+        lk_inline_acquire_shared(fast, lock)) {
+        record->flags |= RECORD_FENCELESS;
+        return LK_ACQUIRED;
+    }
+    return lk_lock_acquire(lock, (enum lk_mode)record->mode, timeout_ns);
+}
+
+static void lock_now(struct run_client *client, uint32_t lock, enum lk_mode mode,
+                     uint64_t timeout_ns, unsigned depth)
+{
+    struct record *record = ask_for_lock(client, lock, mode, timeout_ns);
     bool skips = record->mode == LK_EXCLUSIVE && breaks(client, RUN_BREAK_SKIP);
     AT(client);
-    int r = skips ? LK_ACQUIRED
-                  : lk_lock_acquire(client->locks[lock], (enum lk_mode)record->mode, timeout_ns);
+    int r = skips ? LK_ACQUIRED : acquire(client, record, timeout_ns);
     record->answered_ns = lki_clock_now_ns();
     if (r < 0) {
         refuse(record, r);
@@ -310,7 +341,7 @@ static void read_outside(struct run_client *client, uint32_t lock)
 static void lock_later(struct run_client *client, uint32_t lock, uint64_t timeout_ns,
                        unsigned depth)
 {
-    struct record *record = ask_for_lock(client, lock, timeout_ns);
+    struct record *record = ask_for_lock(client, lock, choose_mode(client), timeout_ns);
     struct answer answer = {.record = record};
     record->flags |= RECORD_ASYNC;
     AT(client);
@@ -337,6 +368,15 @@ static void lock_later(struct run_client *client, uint32_t lock, uint64_t timeou
     leave(client, record, true);
 }
 
+/* As those do for whom read bias is made. Within another hold once: each takes room in the ring. */
+static void read_in_a_row(struct run_client *client, uint32_t lock, uint64_t timeout_ns,
+                          unsigned depth)
+{
+    uint64_t most = depth == 0 ? 2 * READS_IN_A_ROW : 1;
+    for (uint64_t reads = 1 + test_random_below(&client->random, most); reads > 0; reads--)
+        lock_now(client, lock, LK_SHARED, timeout_ns, depth);
+}
+
 static void act_on(struct run_client *client, uint32_t lock, unsigned depth)
 {
     static const uint64_t timeouts_ns[] = {
@@ -344,8 +384,10 @@ static void act_on(struct run_client *client, uint32_t lock, unsigned depth)
         LKI_NS_PER_MS / 5, LKI_NS_PER_MS,   20 * LKI_NS_PER_MS};
     uint64_t timeout_ns = timeouts_ns[test_random_below(&client->random, 8)];
     uint64_t what = test_random_below(&client->random, 16);
-    if (what < 9)
-        lock_now(client, lock, timeout_ns, depth);
+    if (what < 8)
+        lock_now(client, lock, choose_mode(client), timeout_ns, depth);
+    else if (what < 9)
+        read_in_a_row(client, lock, timeout_ns, depth);
     else if (what < 12)
         lock_later(client, lock, timeout_ns, depth);
     else
@@ -402,6 +444,7 @@ int run_client_live(void *arg)
 {
     struct run_client *client = arg;
     AT(client);
+    lki_bias_reads = READS_UNTIL_BIASED;
     run_client_open(client);
     for (rest(client); !atomic_load(&client->shared->end); rest(client)) {
         uint32_t lock = (uint32_t)test_random_below(&client->random, RUN_LOCKS);

@@ -35,6 +35,7 @@ enum {
     RECORD_WHOLE_LAST = 1 << 4,
     RECORD_MARKED = 1 << 5, /* lk_lock_mark_consistent() said 0 */
     RECORD_ACCEPTED = 1 << 6 /* lk_read_valid() said true */,
+    RECORD_FENCELESS = 1 << 7 /* taken by the inline functions, of a biased lock */,
 };
 
 struct record {

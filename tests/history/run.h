@@ -15,8 +15,8 @@
 #define RUN_LOCKS_EACH 2u
 #define RUN_LOCKS (RUN_SEGMENTS * RUN_LOCKS_EACH)
 #define RUN_CANARY_WORDS 32u
-#define RUN_RECORDS 32768u    /* of each client in one part */
-#define RUN_RECORDS_SPARE 64u /* what one action may take */
+#define RUN_RECORDS 32768u     /* of each client in one part */
+#define RUN_RECORDS_SPARE 512u /* what one action may take */
 
 /* In the data of the segment, one per lock: all words alike, except while a writer is inside. */
 struct run_canary {
