@@ -34,6 +34,7 @@ static struct {
     uint64_t now_ns;
     uint64_t steps;
     uint32_t scribble_in; /* steps; 0: not */
+    uint32_t barriers;
 } field;
 
 static void on_step(const char *name)
@@ -52,6 +53,20 @@ static void on_wake(void *user, uint32_t slot, bool brokered)
     FUZZ_CHECK(user == &field && slot >= 1 && slot <= SLOTS, "slot %u is woken", slot);
 }
 
+/* Of four one cannot be made. */
+static bool on_barrier(void *user)
+{
+    FUZZ_CHECK(user == &field);
+    return ++field.barriers % 4 != 0;
+}
+
+static void init_party(uint32_t slot, uint32_t id)
+{
+    struct lki_party *party = &field.parties[slot];
+    FUZZ_CHECK(lki_party_init(party, &field.area, id, on_wake, &field));
+    party->barrier = on_barrier;
+}
+
 static void check_sleep(const struct lki_sleep *sleep, const struct lki_party *party)
 {
     FUZZ_CHECK(sleep->futex == &party->self->futex, "it sleeps on somebody else's futex");
@@ -66,6 +81,14 @@ static void step_wait(struct lki_wait *wait, enum lki_verdict verdict)
         check_sleep(&sleep, wait->party);
 }
 
+static void take_shared_fast(struct lki_party *party, uint8_t how, uint32_t lock)
+{
+    if (!(how & 2) && lki_fast_take_fenceless(party, lock))
+        return;
+    if (lki_fast_take_shared(party, lock) && !(how & 4))
+        lki_lock_bias(party, lock);
+}
+
 static void take(struct lki_party *party, struct lki_wait *wait, uint8_t how, uint32_t lock)
 {
     enum lki_mode mode = how & 1 ? LKI_MODE_EXCLUSIVE : LKI_MODE_SHARED;
@@ -76,7 +99,7 @@ static void take(struct lki_party *party, struct lki_wait *wait, uint8_t how, ui
     else if (how & 8 && mode == LKI_MODE_EXCLUSIVE)
         (void)lki_fast_take_exclusive(party, lock, hold);
     else if (how & 8)
-        (void)lki_fast_take_shared(party, lock);
+        take_shared_fast(party, how, lock);
     else if (lki_lock_try(party, lock, mode, hold) == LKI_BUSY)
         step_wait(wait, lki_wait_begin(wait, party, lock, mode, hold, field.now_ns, deadline_ns));
 }
@@ -86,7 +109,7 @@ static void resume(uint32_t slot, uint8_t how, uint32_t lock)
 {
     struct lki_party *party = &field.parties[slot];
     struct lki_wait *wait = &field.waits[slot];
-    FUZZ_CHECK(lki_party_init(party, &field.area, party->id, on_wake, &field));
+    init_party(slot, party->id);
     *wait = (struct lki_wait){.phase = LKI_WAIT_PHASE_ENDED};
     step_wait(wait,
               lki_wait_resume(wait, party, lock, how & 1 ? LKI_MODE_EXCLUSIVE : LKI_MODE_SHARED,
@@ -111,7 +134,7 @@ static void repair(uint32_t slot, uint8_t how)
     uint32_t generation = (field.repair.id >> LKI_GENERATION_SHIFT) % LKI_GENERATION_MAX + 1;
     uint32_t id =
         lki_attachment_open(&field.area, slot, generation, how & 4 ? LKI_ATTACHMENT_BROKERED : 0);
-    FUZZ_CHECK(lki_party_init(&field.parties[slot], &field.area, id, on_wake, &field));
+    init_party(slot, id);
     field.waits[slot] = (struct lki_wait){.phase = LKI_WAIT_PHASE_ENDED};
 }
 
@@ -152,7 +175,8 @@ static void call(void)
         lki_wait_give_up(wait);
         break;
     case 5:
-        if (!(how & 1) || !lki_fast_release_exclusive(party, lock))
+        if ((!(how & 1) || !lki_fast_release_exclusive(party, lock)) &&
+            (how & 2 || !lki_fast_release_fenceless(party, lock)))
             (void)lki_lock_release(party, lock);
         break;
     case 6:
@@ -192,7 +216,8 @@ static void *new_area(struct lki_area *area)
                                            .attachments_max = SLOTS,
                                            .patience_ns = LKI_PATIENCE_DEFAULT_NS,
                                            .sequence_start = UINT64_C(7) << 32,
-                                           .state = LKI_SEGMENT_PUBLISHED};
+                                           .state = LKI_SEGMENT_PUBLISHED,
+                                           .bias = true};
     uint64_t bytes = lki_area_bytes(LOCKS, SLOTS);
     void *base = aligned_alloc(4096, bytes);
     FUZZ_CHECK(base != NULL);
@@ -215,7 +240,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
     for (uint32_t slot = 1; slot <= SLOTS; slot++) {
         uint32_t id =
             lki_attachment_open(&field.area, slot, 1, slot == SLOTS ? LKI_ATTACHMENT_BROKERED : 0);
-        FUZZ_CHECK(lki_party_init(&field.parties[slot], &field.area, id, on_wake, &field));
+        init_party(slot, id);
     }
     for (int i = 0; i < CALLS_MAX && input.left > 0; i++)
         call();

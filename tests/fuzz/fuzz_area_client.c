@@ -7,6 +7,7 @@
 
 #include <lockkeeper/lockkeeper.h>
 
+#include "client/bias.h"
 #include "client/lock.h"
 #include "engine/step.h"
 #include "fuzz.h"
@@ -143,6 +144,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size_bytes)
     memset(&field, 0, sizeof(field));
     field.input = &input;
     area_fixture_init(&field.fixture);
+    field.fixture.area.header->bias = 1; /* as from a broker that can make barriers */
+    lki_bias_reads = 1;
     for (int who = 0; who < SEGMENTS; who++) {
         field.segments[who] = area_fixture_attach(&field.fixture, -1);
         for (uint32_t i = 0; i < LOCKS; i++)

@@ -392,6 +392,7 @@ static void begin(void)
                        [LKD_LOCKS] = scarce ? 11 : 64,
                        [LKD_ATTACHMENTS] = scarce ? 17 : 80,
                        [LKD_WAITS] = scarce ? 4 : 20},
+        .barrier = play_barrier,
     };
     world_setup_with(&config);
     step_of_world = lki_step_hook;

@@ -67,6 +67,7 @@ struct play {
     uint32_t to_make[64], to_grow[64];
     size_t make_count, grow_count;
     bool answers_at_once;
+    uint32_t barriers;
     bool repeated; /* requests came twice: so may tokens */
     bool flipped;  /* the ledger says what nobody wrote: nothing but the absence of bad accesses and
                     * endless loops is asked for */
@@ -92,6 +93,7 @@ void play_native_forget(struct play_member *member, uint32_t segment); /* 0: all
 void play_native_act(struct play_member *member);
 void play_native_on_step(void);
 void play_check_exclusion(void);
+bool play_barrier(void); /* of eight one cannot be made */
 
 /* play_death.c */
 void play_death_setup(void);

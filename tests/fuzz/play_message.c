@@ -272,6 +272,18 @@ static void fill_about_segment(struct fuzz_input *input)
     }
 }
 
+/* Mostly it stays, and asks for a barrier or for nothing: much would end with it. */
+static bool fill_goodbye(struct play_member *member, struct fuzz_input *input)
+{
+    uint32_t what = fuzz_below(input, 4);
+    if (what == 1) {
+        sent.type = LKI_REQUEST_BARRIER;
+        return true;
+    }
+    play_native_forget(member, 0);
+    return what == 0;
+}
+
 /* False: nothing is sent. */
 static bool fill(struct play_member *member)
 {
@@ -301,8 +313,7 @@ static bool fill(struct play_member *member)
         fill_force(input);
         return true;
     case LKI_REQUEST_GOODBYE:
-        play_native_forget(member, 0);
-        return fuzz_below(input, 4) == 0;
+        return fill_goodbye(member, input);
     case RAW:
         return fill_raw(input);
     case AGAIN:

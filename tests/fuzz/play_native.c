@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "engine/fast.h"
 
 static bool nudge_due;
 static struct play_member *nudging;
@@ -19,6 +20,17 @@ static void note_wake(void *user, uint32_t slot, bool brokered)
     (void)user;
     (void)slot;
     nudge_due |= brokered;
+}
+
+bool play_barrier(void)
+{
+    return ++stage.barriers % 8 != 0;
+}
+
+static bool make_barrier(void *user)
+{
+    (void)user;
+    return play_barrier();
 }
 
 void play_native_on_step(void)
@@ -41,6 +53,7 @@ void play_native_open(struct play_member *member, const struct lki_opened *opene
     if (lki_area_view(world.areas[opened->segment], opened->area_bytes, &native->area) < 0 ||
         !lki_party_init(&native->party, &native->area, opened->attachment, note_wake, NULL))
         return;
+    native->party.barrier = make_barrier;
     native->segment = opened->segment;
     native->is_live = true;
     member->native_count++;
@@ -51,6 +64,17 @@ void play_native_forget(struct play_member *member, uint32_t segment)
     for (int i = 0; i < 2; i++)
         if (segment == 0 || member->natives[i].segment == segment)
             member->natives[i].is_live = false;
+}
+
+/* Beside the paths that both modes have: by bits which say for an exclusive hold what it is for. */
+static void try_lock(struct lki_party *party, uint32_t lock, enum lki_mode mode, enum lki_hold hold,
+                     uint32_t what)
+{
+    if (mode == LKI_MODE_SHARED && !(what & 2) && lki_fast_take_fenceless(party, lock))
+        return;
+    if (lki_lock_try(party, lock, mode, hold) == LKI_TAKEN && mode == LKI_MODE_SHARED &&
+        !(what & 4))
+        lki_lock_bias(party, lock);
 }
 
 static void perform(struct play_native *native, uint32_t what, uint32_t lock)
@@ -65,7 +89,7 @@ static void perform(struct play_native *native, uint32_t what, uint32_t lock)
     case 0:
     case 1:
         if (!waits)
-            (void)lki_lock_try(&native->party, lock, mode, hold);
+            try_lock(&native->party, lock, mode, hold, what);
         break;
     case 2:
     case 3:
@@ -83,7 +107,8 @@ static void perform(struct play_native *native, uint32_t what, uint32_t lock)
             lki_wait_give_up(&native->wait);
         break;
     case 6:
-        (void)lki_lock_release(&native->party, lock);
+        if (what & 1 || !lki_fast_release_fenceless(&native->party, lock))
+            (void)lki_lock_release(&native->party, lock);
         break;
     default:
         (void)lki_lock_mark_consistent(&native->party, lock, hold);

@@ -122,6 +122,7 @@ static void scribble_header(struct fuzz_input *input, const struct lki_area *are
         break;
     case 4:
         header->state = (uint32_t)number;
+        header->bias = (uint32_t)(number >> 32);
         break;
     case 5:
         header->locks = (uint32_t)number;
