@@ -13,7 +13,7 @@
 
 #define DEPTH_MAX 2u
 #define READS_IN_A_ROW 8u     /* on the average */
-#define READS_UNTIL_BIASED 3u /* in place of a thousand: somebody writes much sooner */
+#define READS_UNTIL_BIASED 3u /* in place of thousands: somebody writes much sooner */
 #define BROKEN_IN 2u          /* one of so many chances to make the planted mistake is taken */
 
 #define AT(client) atomic_store(&(client)->shared->at[(client)->index], __LINE__)

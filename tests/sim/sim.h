@@ -7,8 +7,8 @@
  * down to its system calls. What is simulated: those system calls (wraps.c), the driver of the core
  * (worker.c, in the place of broker/io and the keeper), and time.
  *
- * scheduler.c runs the tasks and makes the faults; oracle.c says what must never be; program.c is
- * what the clients do. */
+ * scheduler.c runs the tasks and makes the faults; stores.c keeps back what readers store without a
+ * fence; oracle.c says what must never be; program.c is what the clients do. */
 #pragma once
 
 #include <stdatomic.h>
