@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
+/* The inline paths have the hook of the store here, also where the engine was built without. */
 #ifndef LKI_STEPS
-#define LKI_STEPS                                                                                  \
-    1 /* in the paths that are inline: for the hook of the store, of which the engine has none */
+#define LKI_STEPS 1
 #define OWN_HOOKS
 #endif
 #include "reader.h"
