@@ -75,11 +75,22 @@ enum lki_verdict reader_take(struct stage *stage, struct stage_actor *actor,
 enum lki_verdict reader_release(struct stage *stage, struct stage_actor *actor,
                                 struct lki_party *party)
 {
-    (void)stage;
     let_out(actor);
-    if (lki_fast_release_fenceless(party, STAGE_LOCK))
-        return LKI_RELEASED;
-    return lki_lock_release(party, STAGE_LOCK);
+    kept.stage = stage;
+    kept.actor = actor;
+    lki_store_hook = actor->role.lingers ? keep : NULL;
+    bool again;
+    bool released = lki_hot_leave_fenceless(&stage->area.hot[STAGE_LOCK], &party->self->cells[0],
+                                            STAGE_LOCK, &again);
+    lki_store_hook = NULL;
+    while (reader_keeps(actor) && !again && !atomic_load(&stage->shared->last)) {
+        reader_serve(stage, actor);
+        sched_yield();
+    }
+    let_out(actor);
+    if (again)
+        lki_cell_leave(party, STAGE_LOCK, 0);
+    return released ? LKI_RELEASED : lki_lock_release(party, STAGE_LOCK);
 }
 
 bool reader_barrier(void *user)

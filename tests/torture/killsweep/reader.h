@@ -6,7 +6,7 @@
 
 #include "stage.h"
 
-/* Without a fence; where the lock is not biased, as any other. unseen: the store is kept back. */
+/* Without a fence; where the lock is not biased, as any other. unseen, lingers: the store is kept back. */
 enum lki_verdict reader_take(struct stage *stage, struct stage_actor *actor,
                              struct lki_party *party);
 enum lki_verdict reader_release(struct stage *stage, struct stage_actor *actor,

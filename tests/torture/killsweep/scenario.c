@@ -203,19 +203,22 @@ static void add_late(void)
 }
 
 /* --- Read bias ---
- * Whoever is here: 'R' reads without a fence, and 'B' too, but it is seen after a barrier alone; 'X', 'S'
- * wait. Who comes when the victim stands still: 'x' waits; 'w' writes if it can, and stays inside; 'f'
+ * Whoever is here: 'R' reads without a fence, and 'B' too, but it is seen after a barrier alone; 'U' goes when
+ * the victim stands still or sleeps, which is seen after one alone; 'X', 'S' wait. Who comes when the victim stands still: 'x' waits; 'w' writes if it can, and stays inside; 'f'
  * reads as 'B' does. */
 
 static struct stage_role bias_role(char letter, enum stage_when leave, enum stage_when come)
 {
     struct stage_role reader = {.mode = 'S', .holds = true, .when = leave, .stays = true};
-    reader.fenceless = strchr("RBf", letter) != NULL;
+    reader.fenceless = strchr("RBUf", letter) != NULL;
     reader.unseen = letter == 'B' || letter == 'f';
     reader.late = letter == 'f' || letter == 'w';
+    reader.lingers = letter == 'U';
+    if (letter == 'U')
+        reader.when = STAGE_VICTIM_STANDS;
     if (letter == 'w')
         reader.mode = 'X';
-    if (strchr("RBfw", letter))
+    if (strchr("RBUfw", letter))
         return reader;
     return letter == 'x' ? waiter('X', STAGE_VICTIM_STOPS) : waiter(letter, come);
 }
@@ -300,6 +303,15 @@ static void add_refused(enum scenario_call call, const char *who)
     scenario->cannot = true;
 }
 
+static void add_bias_lingering(void)
+{
+    add_bias(WORD_BIASED, BEFORE_NOTHING, CALL_TRY_X, "Ux", STAGE_VICTIM_DEAD, STAGE_AT_ONCE);
+    add_bias(WORD_BIASED, BEFORE_NOTHING, CALL_X, "U", STAGE_VICTIM_DEAD, STAGE_AT_ONCE);
+    add_bias(WORD_BIASED, BEFORE_NOTHING, CALL_X, "Ux", STAGE_VICTIM_DEAD, STAGE_AT_ONCE);
+    add_bias(WORD_BIASED, BEFORE_S, CALL_RELEASE, "Ux", STAGE_VICTIM_DEAD, STAGE_AT_ONCE)->joined =
+        true;
+}
+
 /* Whoever can make no barrier gives up, and leaves the mark for the next one. */
 static void add_bias_refused(void)
 {
@@ -321,6 +333,7 @@ const struct scenario *scenarios(size_t *out_count)
         add_bias_readers();
         add_bias_writers();
         add_bias_refused();
+        add_bias_lingering();
     }
     *out_count = all_count;
     return all;

@@ -115,6 +115,8 @@ static bool victim_is(const struct stage *stage, enum stage_when when)
         return waits;
     case STAGE_VICTIM_SLEEPS:
         return waits && test_process_state((pid_t)atomic_load(&shared->victim_pid)) == 'S';
+    case STAGE_VICTIM_STANDS:
+        return victim_is(stage, STAGE_VICTIM_STOPS) || victim_is(stage, STAGE_VICTIM_SLEEPS);
     case STAGE_VICTIM_SEEN:
         return fact != LKI_WAIT_NONE || (word & LKI_ID_MASK) == shared->victim_id;
     case STAGE_VICTIM_STOPS:

@@ -35,6 +35,7 @@ enum stage_when { /* an actor does the second half of what it does */
                   STAGE_VICTIM_SLEEPS, /* and its process sleeps */
                   STAGE_VICTIM_SEEN,   /* it owns the word, or its wait is published */
                   STAGE_VICTIM_STOPS,  /* it stands still, alive, so that others may come */
+                  STAGE_VICTIM_STANDS, /* this, or STAGE_VICTIM_SLEEPS */
                   STAGE_VICTIM_DEAD,   /* and repaired: also ends every other wait for the victim */
 };
 
@@ -44,6 +45,7 @@ struct stage_role {
     bool frozen;    /* publishes its wait and does not look again until then */
     bool fenceless; /* reads without a fence, if the lock is biased */
     bool unseen;    /* and its store is seen after a barrier alone */
+    bool lingers;   /* the same when it leaves; or when everybody else has had their time */
     bool late;      /* holds: takes the lock when the victim stops, if it can */
     bool stays;     /* releases when everybody else has had their time, not at the death */
     enum stage_when when; /* releases, goes on waiting, or (neither) begins to wait */
