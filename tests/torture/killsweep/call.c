@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 #include "call.h"
 
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
+#include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "tests/support/client.h"
@@ -16,7 +21,7 @@
 
 /* --- The list --- */
 
-static struct call list[160];
+static struct call list[192];
 static size_t list_count;
 
 static const char *word_of(enum call_what what)
@@ -29,9 +34,10 @@ static const char *word_of(enum call_what what)
 }
 
 /* crowd: one letter for each actor: H holds until somebody waits, K until the end, h reads until
- * somebody waits, k until the end; X and S wait, A waits asynchronously. */
-static void add(enum crowd_kind kind, enum call_before before, enum call_what what, char mode,
-                const char *crowd)
+ * somebody waits, k until the end; b and B read likewise, without a fence, and r has biased the lock
+ * and gone; X and S wait, A waits asynchronously. */
+static struct call *add(enum crowd_kind kind, enum call_before before, enum call_what what,
+                        char mode, const char *crowd)
 {
     test_check(list_count < sizeof(list) / sizeof(list[0]), "the list is full");
     struct call *call = &list[list_count++];
@@ -41,15 +47,18 @@ static void add(enum crowd_kind kind, enum call_before before, enum call_what wh
              *crowd ? ", beside " : "", crowd);
     for (size_t i = 0; crowd[i] != '\0'; i++) {
         char letter = crowd[i];
-        bool holds = strchr("HKhk", letter) != NULL;
+        bool holds = strchr("HKhkbB", letter) != NULL;
         call->parts[i] = (struct crowd_part){
             .how = holds           ? CROWD_HOLDS
+                   : letter == 'r' ? CROWD_BIASES
                    : letter == 'A' ? CROWD_WAITS_ASYNC
                                    : CROWD_WAITS,
-            .mode = strchr("hkS", letter) ? 'S' : 'X',
-            .when = letter == 'H' || letter == 'h' ? CROWD_AT_WAIT : CROWD_AT_END,
+            .mode = strchr("hkSbB", letter) ? 'S' : 'X',
+            .biased = letter == 'b' || letter == 'B',
+            .when = strchr("Hhb", letter) ? CROWD_AT_WAIT : CROWD_AT_END,
         };
     }
+    return call;
 }
 
 static void add_acquires(enum crowd_kind kind, enum call_what what)
@@ -108,12 +117,37 @@ static void add_kind(enum crowd_kind kind)
     add(kind, BEFORE_CONNECT, CALL_CREATE, 'X', "");
 }
 
+static void add_biased(enum call_before before, enum call_what what, const char *crowd,
+                       bool refused)
+{
+    struct call *call = add(CROWD_NATIVE, before, what, 'X', crowd);
+    call->late = true;
+    call->refused = refused;
+    if (refused)
+        strncat(call->title, ", refused", sizeof(call->title) - strlen(call->title) - 1);
+}
+
+/* Writers who meet a biased lock, of all who can make the barrier. */
+static void add_all_biased(void)
+{
+    static const char *const waited[] = {"r", "b"};
+    for (size_t i = 0; i < sizeof(waited) / sizeof(waited[0]); i++) {
+        add_biased(BEFORE_LOCK, CALL_ACQUIRE, waited[i], false);
+        add_biased(BEFORE_LOCK, CALL_ACQUIRE, waited[i], true);
+        add_biased(BEFORE_LOCK, CALL_ASYNC, waited[i], false);
+    }
+    add_biased(BEFORE_LOCK, CALL_TRY, "r", true);
+    add_biased(BEFORE_LOCK, CALL_TIMED, "B", true); /* expires */
+    add_biased(BEFORE_PENDING, CALL_CANCEL, "B", false);
+}
+
 const struct call *calls(size_t *out_count)
 {
     if (list_count == 0) {
         add_kind(CROWD_NATIVE);
         add_kind(CROWD_STRICT);
         add(CROWD_NATIVE, BEFORE_OPEN, CALL_OFFER, 'X', "");
+        add_all_biased();
     }
     *out_count = list_count;
     return list;
@@ -189,6 +223,20 @@ static int await_answer(struct victim *victim)
     return victim->result;
 }
 
+/* As a sandbox does it. */
+static void refuse_barriers(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof(filter) / sizeof(filter[0]), .filter = filter};
+    must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+    must(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+}
+
 static void do_before(struct victim *victim)
 {
     const struct call *call = victim->call;
@@ -203,6 +251,8 @@ static void do_before(struct victim *victim)
         return;
     must(open_segment(victim, call->kind));
     must(lk_lock_at(victim->segment, CROWD_LOCK, &victim->lock));
+    if (call->refused)
+        refuse_barriers();
     if (call->before == BEFORE_X || call->before == BEFORE_S)
         must(lk_lock_acquire(victim->lock, mode_of(victim), 0));
 }

@@ -44,7 +44,9 @@ struct call {
     enum crowd_kind kind;
     enum call_before before;
     enum call_what what;
-    char mode; /* of the victim's acquire */
+    char mode;    /* of the victim's acquire */
+    bool refused; /* the victim may make no barrier itself: it asks the broker */
+    bool late;    /* was added behind all others: so are its deeds */
     struct crowd_part parts[CROWD_ACTORS];
 };
 

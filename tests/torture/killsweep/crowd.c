@@ -13,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "client/bias.h"
+#include "client/lock.h"
 #include "client/segment.h"
 #include "engine/repair.h"
 #include "tests/support/client.h"
@@ -168,6 +170,18 @@ static void await_cue(const struct client *client, const struct crowd_actor *act
     }
 }
 
+static void bias(struct lk_lock *lock)
+{
+    const _Atomic uint32_t *word = &lock->party->area->hot[lock->index].word;
+    lki_bias_reads = 1;
+    for (int i = 0; i < 4 && !(atomic_load(word) & LKI_BIASED); i++) {
+        test_check(test_acquire(lock, LK_SHARED) == LK_ACQUIRED, "cannot read");
+        test_release(lock);
+    }
+    lki_bias_reads = LKI_BIAS_READS_DEFAULT;
+    test_check(atomic_load(word) & LKI_BIASED, "the lock is not biased: %#x", atomic_load(word));
+}
+
 static void play(const struct client *client, struct crowd_actor *actor)
 {
     struct crowd *crowd = client->crowd;
@@ -180,6 +194,12 @@ static void play(const struct client *client, struct crowd_actor *actor)
         if (asked != 0)
             crowd_violation(crowd, "actor %u asks, and gets %d: %s", client->number, asked,
                             lk_strerror(asked));
+        return;
+    }
+    if (actor->part.how == CROWD_BIASES || actor->part.biased)
+        bias(lock);
+    if (actor->part.how == CROWD_BIASES) {
+        atomic_store(&actor->holds, 1);
         return;
     }
     int r = actor->part.how == CROWD_WAITS_ASYNC
@@ -264,7 +284,7 @@ bool crowd_is_done(const struct crowd *crowd, unsigned number)
 static bool is_cast(const struct crowd *crowd, unsigned number)
 {
     const struct crowd_actor *actor = &crowd->shared->actors[number];
-    if (actor->part.how == CROWD_HOLDS)
+    if (actor->part.how == CROWD_HOLDS || actor->part.how == CROWD_BIASES)
         return atomic_load(&actor->holds);
     if (actor->part.how == CROWD_ASKS)
         return true;
@@ -297,7 +317,8 @@ void crowd_cast(struct crowd *crowd, unsigned number, enum crowd_kind kind,
     atomic_fetch_add(&actor->order, 1);
     futex_wake(&actor->order);
     while (!is_cast(crowd, number)) {
-        test_check(lki_clock_now_ns() < deadline_ns && !crowd_is_done(crowd, number),
+        bool may_end = part->how == CROWD_BIASES;
+        test_check(lki_clock_now_ns() < deadline_ns && (may_end || !crowd_is_done(crowd, number)),
                    "actor %u does not come", number);
         sched_yield();
     }

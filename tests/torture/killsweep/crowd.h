@@ -33,6 +33,7 @@ enum crowd_how { /* an actor takes the lock */
                  CROWD_HOLDS,       /* first, and releases it at its cue */
                  CROWD_WAITS,       /* and goes at once */
                  CROWD_WAITS_ASYNC, /* the same, asynchronously */
+                 CROWD_BIASES,      /* first, to read until the lock is biased, and goes */
                  CROWD_ASKS,        /* not at all: asks the broker who holds it */
 };
 
@@ -44,7 +45,8 @@ enum crowd_when {                /* who holds releases */
 
 struct crowd_part {
     enum crowd_how how;
-    char mode; /* 'X', 'S' */
+    char mode;   /* 'X', 'S' */
+    bool biased; /* holds: reads without a fence, having biased the lock */
     enum crowd_when when;
 };
 

@@ -9,7 +9,11 @@
  * --seconds    after the points, again with other seeds, until so much time has passed
  * --scenario   only this one, from 1
  * --step-every every so many points one is reached by single steps as well (512; 0: none)
- * --break      plants a mistake, to see it found: wake, died, told, alive, slot, token, cell
+ * --break      plants a mistake, to see it found: wake, died, told, alive, slot, token, cell, bias,
+ *              barrier
+ *
+ * Where it is about read bias, the victim is also stopped at each point and goes on once others have come
+ * and done what they could.
  *
  * Points are the instructions of the library and the engine. Those of the C library and the vDSO are
  * run through: they touch no shared memory, but by system calls, and there is a point before and
@@ -25,6 +29,7 @@
 
 #define TURNS_ALL 8u
 #define TURNS_EVERY 16u
+#define PATH_LONG 200u
 #define SLEEP_KILLS 8u
 #define VIOLATIONS_MAX 10u
 
@@ -64,8 +69,9 @@ static void report(const struct scenario *scenario, uint64_t number, const char 
 static void kill_once(const struct scenario *scenario, uint64_t number, uint64_t index,
                       enum sweep_at at, const struct path_point *point)
 {
-    static const char *const words[] = {"before the call", "at",       "at, by steps,",
-                                        "in its sleep",    "after it", "after recording it"};
+    static const char *const words[] = {"before the call",         "at",           "at, by steps,",
+                                        "past, having stopped at", "in its sleep", "after it",
+                                        "after recording it"};
     uint32_t before = atomic_load(&run.sweep.stage.shared->violations);
     run.sweep.random.state = mix(run.seed, number, index);
     sweep_kill(&run.sweep, scenario, at, point, NULL);
@@ -74,7 +80,8 @@ static void kill_once(const struct scenario *scenario, uint64_t number, uint64_t
         report(scenario, number, words[at], point);
 }
 
-static bool is_chosen(const struct path_point *point, uint64_t number, uint64_t index)
+static bool is_chosen(const struct path_point *point, uint64_t number, uint64_t index,
+                      uint64_t share)
 {
     uint64_t choice = mix(run.seed, number, index ^ 0x5eed);
     if (point->turn > TURNS_ALL && (point->turn & (point->turn - 1)) != 0 &&
@@ -83,7 +90,18 @@ static bool is_chosen(const struct path_point *point, uint64_t number, uint64_t 
         return false;
     }
     run.points++;
-    return choice % run.share == 0;
+    return choice % share == 0;
+}
+
+/* About read bias: what matters when a reader leaves is a window of an instruction or two. The long paths
+ * differ by who else reads, and are the same for the most part. */
+static uint64_t share_of(const struct scenario *scenario, const struct path *path)
+{
+    if (!scenario->bias || run.share == 1)
+        return run.share;
+    if (path->count > PATH_LONG)
+        return run.share * 8;
+    return scenario_is_release(scenario) ? (run.share + 7) / 8 : (run.share + 1) / 2;
 }
 
 static void sweep_scenario(const struct scenario *scenario, uint64_t number)
@@ -96,10 +114,16 @@ static void sweep_scenario(const struct scenario *scenario, uint64_t number)
     run.steps += path.steps;
     if (!must_stop())
         kill_once(scenario, number, 1, SWEEP_AT_START, NULL);
+    uint64_t share = share_of(scenario, &path);
     for (size_t i = 0; i < path.count && !must_stop(); i++) {
-        if (!is_chosen(&path.points[i], number, i))
+        if (!is_chosen(&path.points[i], number, i, share))
             continue;
-        kill_once(scenario, number, i, SWEEP_AT_POINT, &path.points[i]);
+        bool both = run.share == 1; /* else one of the two, by the seed */
+        bool past = scenario->bias && (both || mix(run.seed, i, number) & 1);
+        if (both || !past)
+            kill_once(scenario, number, i, SWEEP_AT_POINT, &path.points[i]);
+        if (past && !must_stop())
+            kill_once(scenario, number, i, SWEEP_PAST_POINT, &path.points[i]);
         if (run.step_every && run.kills % run.step_every == 0 && !must_stop())
             kill_once(scenario, number, i, SWEEP_AT_POINT_STEPPED, &path.points[i]);
     }
@@ -112,8 +136,8 @@ static void sweep_scenario(const struct scenario *scenario, uint64_t number)
 
 static enum sweep_break mistake_of(const char *name)
 {
-    static const char *const names[] = {"",      "wake", "died",  "told",
-                                        "alive", "slot", "token", "cell"};
+    static const char *const names[] = {"",     "wake",  "died", "told", "alive",
+                                        "slot", "token", "cell", "bias", "barrier"};
     for (unsigned i = 1; i < LKI_ARRAY_LENGTH(names); i++)
         if (strcmp(names[i], name) == 0)
             return (enum sweep_break)i;
@@ -160,6 +184,7 @@ int main(int argc, char **argv)
     printf("killsweep: %zu scenarios, seed %" PRIu64 ", one point in %" PRIu64 "\n", count, seed,
            run.share);
     fflush(stdout);
+    run.sweep.stage.no_barrier = run.sweep.planted == BREAK_BARRIER;
     stage_init(&run.sweep.stage);
     run.sweep.victim = victim_new(&run.sweep.stage);
     do {
@@ -173,12 +198,13 @@ int main(int argc, char **argv)
     const struct sweep *sweep = &run.sweep;
     printf("killsweep: %zu scenarios, %" PRIu64 " kills of %" PRIu64 " points (%" PRIu64
            " as meant, %" PRIu64 " after the call, %" PRIu64 " in its sleep, %" PRIu64
-           " by single steps; %" PRIu64 " while it owned the word, %" PRIu64
+           " by single steps, %" PRIu64 " gone on before; %" PRIu64
+           " while it owned the word, %" PRIu64 " with readers unseen, %" PRIu64
            " with an odd sequence; %" PRIu64 " later turns of loops left out) in %" PRIu64
            ".%" PRIu64 " s, seed %" PRIu64 ": %u violations\n",
            run.only ? 1 : count, run.kills, run.points, sweep->reached, sweep->ended,
-           sweep->in_sleep, sweep->stepped, sweep->inside, sweep->damaged, run.skipped, ms / 1000,
-           ms % 1000 / 100, seed, violations);
+           sweep->in_sleep, sweep->stepped, sweep->past, sweep->inside, sweep->biased,
+           sweep->damaged, run.skipped, ms / 1000, ms % 1000 / 100, seed, violations);
     run.sweep.victim = victim_free(run.sweep.victim);
     stage_deinit(&run.sweep.stage);
     return violations == 0 ? 0 : 1;

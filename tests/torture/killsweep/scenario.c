@@ -11,12 +11,13 @@
 static struct scenario all[SCENARIOS_MAX];
 static size_t all_count;
 
-static const char *const word_words[] = {"free", "stale", "damaged", "just repaired"};
+static const char *const word_words[] = {"free",          "stale",  "damaged",
+                                         "just repaired", "biased", "biased, repaired"};
 static const char *const before_words[] = {
-    "", "holding X: ", "holding S: ", "holding to exit: ", "holding X, marked: "};
-static const char *const call_words[] = {"lock X", "lock S",  "lock to exit", "try X",
-                                         "try S",  "timed X", "timed S",      "unlock",
-                                         "mark",   "declare", "close handle"};
+    "", "holding X: ", "holding S: ", "holding to exit: ", "holding X, marked: ", "after a read: "};
+static const char *const call_words[] = {
+    "inline S", "lock X", "lock S",        "lock to exit", "try X",   "try S",       "timed X",
+    "timed S",  "unlock", "inline unlock", "mark",         "declare", "close handle"};
 
 static struct stage_role waiter(char mode, enum stage_when when)
 {
@@ -201,6 +202,125 @@ static void add_late(void)
     }
 }
 
+/* --- Read bias ---
+ * Whoever is here: 'R' reads without a fence, and 'B' too, but it is seen after a barrier alone; 'U' goes when
+ * the victim stands still or sleeps, which is seen after one alone; 'X', 'S' wait. Who comes when the victim stands still: 'x' waits; 'w' writes if it can, and stays inside; 'f'
+ * reads as 'B' does. */
+
+static struct stage_role bias_role(char letter, enum stage_when leave, enum stage_when come)
+{
+    struct stage_role reader = {.mode = 'S', .holds = true, .when = leave, .stays = true};
+    reader.fenceless = strchr("RBUf", letter) != NULL;
+    reader.unseen = letter == 'B' || letter == 'f';
+    reader.late = letter == 'f' || letter == 'w';
+    reader.lingers = letter == 'U';
+    if (letter == 'U')
+        reader.when = STAGE_VICTIM_STANDS;
+    if (letter == 'w')
+        reader.mode = 'X';
+    if (strchr("RBUfw", letter))
+        return reader;
+    return letter == 'x' ? waiter('X', STAGE_VICTIM_STOPS) : waiter(letter, come);
+}
+
+/* leave: those who hold. come: 'X' and 'S'. */
+static struct scenario *add_bias(enum scenario_word word, enum scenario_before before,
+                                 enum scenario_call call, const char *who, enum stage_when leave,
+                                 enum stage_when come)
+{
+    struct scenario *scenario = add(word, before, call, PATIENCE_LONG_NS);
+    scenario->bias = true;
+    size_t bytes = strlen(scenario->title);
+    if (*who)
+        snprintf(scenario->title + bytes, sizeof(scenario->title) - bytes, ", beside %s", who);
+    for (; *who; who++)
+        add_role(scenario, bias_role(*who, leave, come));
+    return scenario;
+}
+
+static void add_bias_readers(void)
+{
+    static const enum scenario_call enters[] = {CALL_S, CALL_INLINE_S};
+    static const enum scenario_call leaves[] = {CALL_RELEASE, CALL_INLINE_RELEASE};
+    static const char *const entering[] = {"", "x", "w", "Bx"};
+    static const char *const leaving[] = {"", "x", "fx", "X", "BX"};
+    for (size_t i = 0; i < COUNT(enters); i++) {
+        for (size_t k = 0; k < COUNT(entering); k++)
+            add_bias(WORD_BIASED, BEFORE_NOTHING, enters[i], entering[k], STAGE_VICTIM_WAITS,
+                     STAGE_AT_ONCE)
+                ->joined = true;
+        for (size_t k = 0; k < COUNT(leaving); k++)
+            add_bias(WORD_BIASED, BEFORE_S, leaves[i], leaving[k], STAGE_VICTIM_DEAD, STAGE_AT_ONCE)
+                ->joined = true;
+    }
+    add_bias(WORD_BIASED, BEFORE_NOTHING, CALL_S, "RX", STAGE_VICTIM_SLEEPS, STAGE_AT_ONCE)
+        ->joined = true;
+    all[all_count - 1].sleeps = true;
+    add_bias(WORD_BIASED_STALE, BEFORE_NOTHING, CALL_S, "x", STAGE_VICTIM_DEAD, STAGE_AT_ONCE)
+        ->joined = true;
+    static const char *const beginning[] = {"", "x", "f", "fx"};
+    for (size_t i = 0; i < COUNT(beginning); i++)
+        for (int joined = 0; joined < 2; joined++)
+            add_bias(WORD_FREE, BEFORE_READ, CALL_S, beginning[i], STAGE_VICTIM_WAITS,
+                     STAGE_AT_ONCE)
+                ->joined = joined;
+}
+
+static void add_bias_writers(void)
+{
+    static const enum scenario_call tries[] = {CALL_TRY_X, CALL_TIMED_X};
+    static const enum scenario_call waits[] = {CALL_X, CALL_EXIT};
+    static const char *const beside[] = {"", "f", "R", "B", "Bf"};
+    for (size_t i = 0; i < COUNT(tries); i++)
+        for (size_t k = 0; k < COUNT(beside); k++)
+            add_bias(WORD_BIASED, BEFORE_NOTHING, tries[i], beside[k], STAGE_VICTIM_DEAD,
+                     STAGE_AT_ONCE)
+                ->sleeps = tries[i] == CALL_TIMED_X && strpbrk(beside[k], "RB");
+    for (size_t i = 0; i < COUNT(waits); i++)
+        for (size_t k = 0; k < COUNT(beside); k++)
+            add_bias(WORD_BIASED, BEFORE_NOTHING, waits[i], beside[k], STAGE_VICTIM_SLEEPS,
+                     STAGE_AT_ONCE)
+                ->sleeps = strpbrk(beside[k], "RB");
+    add_bias(WORD_BIASED, BEFORE_NOTHING, CALL_TIMED_X, "BXS", STAGE_VICTIM_DEAD,
+             STAGE_VICTIM_WAITS)
+        ->sleeps = true;
+    add_bias(WORD_BIASED, BEFORE_NOTHING, CALL_X, "BXS", STAGE_VICTIM_SLEEPS, STAGE_VICTIM_WAITS)
+        ->sleeps = true;
+    all[all_count - 1].patience_ns = 0;
+    add_bias(WORD_BIASED, BEFORE_NOTHING, CALL_X, "BXSf", STAGE_VICTIM_SLEEPS, STAGE_VICTIM_WAITS)
+        ->sleeps = true;
+    add_bias(WORD_BIASED, BEFORE_NOTHING, CALL_X, "BXS", STAGE_VICTIM_SLEEPS, STAGE_AT_ONCE)
+        ->sleeps = true;
+    add_bias(WORD_BIASED_STALE, BEFORE_NOTHING, CALL_TRY_X, "f", STAGE_VICTIM_DEAD, STAGE_AT_ONCE);
+    add_bias(WORD_BIASED_STALE, BEFORE_NOTHING, CALL_X, "f", STAGE_VICTIM_SLEEPS, STAGE_AT_ONCE);
+}
+
+static void add_refused(enum scenario_call call, const char *who)
+{
+    struct scenario *scenario =
+        add_bias(WORD_BIASED, BEFORE_NOTHING, call, who, STAGE_VICTIM_DEAD, STAGE_AT_ONCE);
+    strncat(scenario->title, ", refused", sizeof(scenario->title) - strlen(scenario->title) - 1);
+    scenario->cannot = true;
+}
+
+static void add_bias_lingering(void)
+{
+    add_bias(WORD_BIASED, BEFORE_NOTHING, CALL_TRY_X, "Ux", STAGE_VICTIM_DEAD, STAGE_AT_ONCE);
+    add_bias(WORD_BIASED, BEFORE_NOTHING, CALL_X, "U", STAGE_VICTIM_DEAD, STAGE_AT_ONCE);
+    add_bias(WORD_BIASED, BEFORE_NOTHING, CALL_X, "Ux", STAGE_VICTIM_DEAD, STAGE_AT_ONCE);
+    add_bias(WORD_BIASED, BEFORE_S, CALL_RELEASE, "Ux", STAGE_VICTIM_DEAD, STAGE_AT_ONCE)->joined =
+        true;
+}
+
+/* Whoever can make no barrier gives up, and leaves the mark for the next one. */
+static void add_bias_refused(void)
+{
+    add_refused(CALL_TRY_X, "");
+    add_refused(CALL_TRY_X, "f");
+    add_refused(CALL_TRY_X, "Bx");
+    add_refused(CALL_TIMED_X, "Bx");
+}
+
 const struct scenario *scenarios(size_t *out_count)
 {
     if (all_count == 0) {
@@ -210,12 +330,32 @@ const struct scenario *scenarios(size_t *out_count)
         add_expiring();
         add_granted();
         add_late();
+        add_bias_readers();
+        add_bias_writers();
+        add_bias_refused();
+        add_bias_lingering();
     }
     *out_count = all_count;
     return all;
 }
 
 /* --- What is to be told --- */
+
+bool scenario_is_acquire(const struct scenario *scenario)
+{
+    return scenario->call <= CALL_TIMED_S;
+}
+
+bool scenario_is_release(const struct scenario *scenario)
+{
+    return scenario->call == CALL_RELEASE || scenario->call == CALL_INLINE_RELEASE;
+}
+
+bool scenario_is_shared(const struct scenario *scenario)
+{
+    return scenario->call == CALL_S || scenario->call == CALL_INLINE_S ||
+           scenario->call == CALL_TRY_S || scenario->call == CALL_TIMED_S;
+}
 
 bool scenario_died_meanwhile(const struct scenario *scenario)
 {
@@ -241,10 +381,12 @@ bool scenario_died_at_end(const struct scenario *scenario, bool acquired)
     case CALL_DECLARE:
         return true;
     case CALL_S:
+    case CALL_INLINE_S:
     case CALL_EXIT:
     case CALL_TRY_S:
     case CALL_TIMED_S:
     case CALL_RELEASE:
+    case CALL_INLINE_RELEASE:
     case CALL_CLOSE_HANDLE:
         break;
     }

@@ -8,11 +8,13 @@
 
 #include "stage.h"
 
-enum scenario_word {              /* of the lock, before anybody comes */
-                     WORD_FREE,   /* 0 */
-                     WORD_STALE,  /* free, with what a repair leaves: READ, PARKED and FAIR */
-                     WORD_DIED,   /* free and damaged */
-                     WORD_BROKEN, /* free and damaged, as a repair leaves it */
+enum scenario_word {                    /* of the lock, before anybody comes */
+                     WORD_FREE,         /* 0 */
+                     WORD_STALE,        /* free, with what a repair leaves: READ, PARKED and FAIR */
+                     WORD_DIED,         /* free and damaged */
+                     WORD_BROKEN,       /* free and damaged, as a repair leaves it */
+                     WORD_BIASED,       /* read, by readers that need no fence */
+                     WORD_BIASED_STALE, /* the same, with what a repair leaves */
 };
 
 enum scenario_before { /* what the victim has done before its call */
@@ -21,9 +23,11 @@ enum scenario_before { /* what the victim has done before its call */
                        BEFORE_S,
                        BEFORE_EXIT,
                        BEFORE_X_MARKED, /* holds a lock that was damaged, and has marked it */
+                       BEFORE_READ,     /* has read once: one more, and it biases the lock */
 };
 
 enum scenario_call {
+    CALL_INLINE_S, /* this and CALL_INLINE_RELEASE: by lockkeeper/inline.h */
     CALL_X,
     CALL_S,
     CALL_EXIT,
@@ -32,6 +36,7 @@ enum scenario_call {
     CALL_TIMED_X,
     CALL_TIMED_S,
     CALL_RELEASE,
+    CALL_INLINE_RELEASE,
     CALL_MARK,
     CALL_DECLARE,
     CALL_CLOSE_HANDLE, /* gives the handle of a held lock back, which releases nothing */
@@ -49,11 +54,20 @@ struct scenario {
     bool more_held; /* the victim also holds one lock exclusively and another shared */
     bool sleeps;    /* the victim sleeps in its call */
     bool last_slot; /* the victim has the last slot instead of the first */
+    bool cannot;    /* the victim can make no barrier */
+    bool joined;    /* the victim reads without a fence where it can */
+    bool
+        bias; /* it is about read bias: the victim is also stopped at each point and goes on, and in
+                     * the end a reader without a fence has to keep a writer out */
     struct stage_role roles[STAGE_ACTORS];
 };
 
 /* All of them, in an order that stays. Static storage. */
 const struct scenario *scenarios(size_t *out_count);
+
+bool scenario_is_acquire(const struct scenario *scenario);
+bool scenario_is_release(const struct scenario *scenario);
+bool scenario_is_shared(const struct scenario *scenario); /* of an acquire */
 
 /* Whether the lock counts as damaged if the victim is killed right before its call, and after it; and
  * to whoever gets it while the victim lives. */

@@ -124,6 +124,8 @@ void scene_check_sample(struct scene *scene, const struct call *call, enum scene
         holds != odd)
         crowd_violation(&scene->crowd, "hold: the call gave %d, and the sequence is %" PRIu64,
                         result, sample->sequence);
+    if (when == SCENE_AT_END && call->refused && call->what != CALL_TIMED && !holds)
+        crowd_violation(&scene->crowd, "barrier: nobody made one, and the call gave %d", result);
 }
 
 /* Before it is awaited that everything is as it was. */

@@ -17,6 +17,7 @@
 #include "engine/repair.h"
 #include "engine/scan.h"
 #include "engine/wait.h"
+#include "reader.h"
 #include "tests/support/process.h"
 #include "tests/support/watch.h"
 
@@ -114,8 +115,12 @@ static bool victim_is(const struct stage *stage, enum stage_when when)
         return waits;
     case STAGE_VICTIM_SLEEPS:
         return waits && test_process_state((pid_t)atomic_load(&shared->victim_pid)) == 'S';
+    case STAGE_VICTIM_STANDS:
+        return victim_is(stage, STAGE_VICTIM_STOPS) || victim_is(stage, STAGE_VICTIM_SLEEPS);
     case STAGE_VICTIM_SEEN:
         return fact != LKI_WAIT_NONE || (word & LKI_ID_MASK) == shared->victim_id;
+    case STAGE_VICTIM_STOPS:
+        return atomic_load(&shared->stopped);
     case STAGE_VICTIM_DEAD:
         break;
     }
@@ -124,15 +129,22 @@ static bool victim_is(const struct stage *stage, enum stage_when when)
 
 /* Facts in shared memory make no event for a bystander: this looks at them all the time, as long as
  * a call of the victim lasts; and sleeps if all that it waits for is the end. */
-static void await_victim(struct stage *stage, enum stage_when when)
+static void await_victim(struct stage *stage, struct stage_actor *actor, enum stage_when when,
+                         _Atomic uint32_t *end)
 {
-    struct stage_shared *shared = stage->shared;
-    while (!atomic_load(&shared->dead) && !victim_is(stage, when)) {
-        if (when == STAGE_VICTIM_DEAD)
-            futex_sleep(&shared->dead, 0, NULL);
+    while (!atomic_load(end) && !victim_is(stage, when)) {
+        reader_serve(stage, actor);
+        if (when == STAGE_VICTIM_DEAD && !reader_keeps(actor))
+            futex_sleep(end, 0, NULL);
         else
             sched_yield();
     }
+}
+
+static void await_role(struct stage *stage, struct stage_actor *actor)
+{
+    struct stage_shared *shared = stage->shared;
+    await_victim(stage, actor, actor->role.when, actor->role.stays ? &shared->last : &shared->dead);
 }
 
 static enum lki_mode mode_of(char letter)
@@ -150,18 +162,28 @@ static void be_inside(struct stage *stage, struct stage_actor *actor, enum lki_v
 static void go_out(struct stage *stage, struct stage_actor *actor, struct lki_party *party)
 {
     stage_leave(stage, actor->id & LKI_SLOT_MASK, actor->role.mode);
-    if (lki_lock_release(party, STAGE_LOCK) != LKI_RELEASED)
+    enum lki_verdict verdict = actor->role.fenceless ? reader_release(stage, actor, party)
+                                                     : lki_lock_release(party, STAGE_LOCK);
+    if (verdict != LKI_RELEASED)
         stage_violation(stage, "slot %u holds the lock no more", actor->id & LKI_SLOT_MASK);
 }
 
 static void hold(struct stage *stage, struct stage_actor *actor, struct lki_party *party)
 {
+    if (actor->role.late) {
+        set_state(stage, actor, STAGE_HIDDEN);
+        await_victim(stage, actor, STAGE_VICTIM_STOPS, &stage->shared->dead);
+    }
     enum lki_verdict verdict =
-        lki_lock_try(party, STAGE_LOCK, mode_of(actor->role.mode), LKI_HOLD_DATA);
+        actor->role.fenceless
+            ? reader_take(stage, actor, party)
+            : lki_lock_try(party, STAGE_LOCK, mode_of(actor->role.mode), LKI_HOLD_DATA);
+    if (verdict == LKI_BUSY && actor->role.late)
+        return;
     test_check(verdict == LKI_TAKEN || verdict == LKI_TAKEN_DIED, "verdict %d", (int)verdict);
     be_inside(stage, actor, verdict);
     set_state(stage, actor, STAGE_HOLDING);
-    await_victim(stage, actor->role.when);
+    await_role(stage, actor);
     go_out(stage, actor, party);
 }
 
@@ -171,7 +193,7 @@ static void wait_in_queue(struct stage *stage, struct stage_actor *actor, struct
     struct lki_sleep nap;
     if (!actor->role.frozen && actor->role.when != STAGE_AT_ONCE) {
         set_state(stage, actor, STAGE_HIDDEN);
-        await_victim(stage, actor->role.when);
+        await_role(stage, actor);
     }
     enum lki_mode mode = mode_of(actor->role.mode);
     enum lki_verdict verdict = lki_lock_try(party, STAGE_LOCK, mode, LKI_HOLD_DATA);
@@ -180,7 +202,7 @@ static void wait_in_queue(struct stage *stage, struct stage_actor *actor, struct
                                  LKI_TIME_NEVER);
     if (actor->role.frozen) {
         set_state(stage, actor, STAGE_WAITING);
-        await_victim(stage, actor->role.when);
+        await_role(stage, actor);
     }
     while (verdict == LKI_SLEEP) {
         verdict = lki_wait_step(&wait, lki_clock_now_ns(), &nap);
@@ -206,6 +228,7 @@ static int be_actor(void *arg)
     struct stage_actor *actor = &stage->shared->actors[start->index];
     struct lki_party party;
     test_check(lki_party_init(&party, &stage->area, actor->id, stage_wake, stage), "no slot");
+    party.barrier = reader_barrier;
     for (uint32_t seen = 0;; seen++) {
         while (atomic_load(&actor->order) == seen)
             futex_sleep(&actor->order, seen, NULL);
@@ -245,6 +268,52 @@ void stage_cast(struct stage *stage, unsigned number, const struct stage_role *r
     atomic_fetch_add(&actor->order, 1);
     futex_wake(&actor->order);
     test_check(await_state(stage, actor, true), "actor %u does not come", number);
+}
+
+void stage_announce(_Atomic uint32_t *what)
+{
+    atomic_store(what, 1);
+    futex_wake(what);
+}
+
+static bool is_settled(const struct stage *stage, unsigned number)
+{
+    const struct stage_actor *actor = &stage->shared->actors[number];
+    const struct stage_role *role = &actor->role;
+    bool dead = atomic_load(&stage->shared->dead);
+    switch (atomic_load(&actor->state)) {
+    case STAGE_IDLE:
+    case STAGE_DONE:
+    case STAGE_HOLDING:
+        return true;
+    case STAGE_HIDDEN:
+        return !dead && !role->late && role->when != STAGE_VICTIM_STOPS;
+    case STAGE_WAITING:
+        return test_process_state(stage->pids[number]) == 'S';
+    default:
+        return false;
+    }
+}
+
+bool stage_settle(struct stage *stage)
+{
+    uint64_t deadline_ns = lki_clock_now_ns() + STUCK_NS;
+    uint32_t seen;
+    bool settled;
+    do {
+        settled = true;
+        seen = atomic_load(&stage->shared->events);
+        for (unsigned i = 0; i < STAGE_ACTORS && settled; i++)
+            settled = is_settled(stage, i);
+        if (lki_clock_now_ns() > deadline_ns) {
+            stage_violation(stage, "stuck: somebody neither sleeps nor ends");
+            stage_show(stage);
+            return false;
+        }
+        if (!settled)
+            sched_yield();
+    } while (!settled || seen != atomic_load(&stage->shared->events));
+    return true;
 }
 
 bool stage_await_all(struct stage *stage)
@@ -300,6 +369,7 @@ static void make_area(struct stage *stage)
         .patience_ns = LKI_PATIENCE_DEFAULT_NS,
         .sequence_start = UINT64_C(7) << 32,
         .state = LKI_SEGMENT_PUBLISHED,
+        .bias = true,
     };
     uint64_t bytes = lki_area_bytes(config.locks, config.attachments_max);
     stage->area_fd = memfd_create("killsweep", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -313,11 +383,12 @@ static void make_area(struct stage *stage)
 
 void stage_init(struct stage *stage)
 {
-    *stage = (struct stage){.shared = test_shared(sizeof(*stage->shared))};
+    stage->shared = test_shared(sizeof(*stage->shared));
     make_area(stage);
     stage->shared->patience_ns = LKI_PATIENCE_DEFAULT_NS;
     uint32_t id = lki_attachment_open(&stage->area, STAGE_SLOT_PROBER, 1, 0);
     test_check(lki_party_init(&stage->prober, &stage->area, id, stage_wake, stage), "no slot");
+    stage->prober.barrier = reader_barrier;
     for (unsigned i = 0; i < STAGE_ACTORS; i++) {
         static struct actor_start start;
         stage->shared->actors[i].id = lki_attachment_open(&stage->area, STAGE_SLOT_ACTOR + i, 1, 0);

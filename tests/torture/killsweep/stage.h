@@ -34,13 +34,20 @@ enum stage_when { /* an actor does the second half of what it does */
                   STAGE_VICTIM_WAITS, /* its wait is published and the word says so, or it drains */
                   STAGE_VICTIM_SLEEPS, /* and its process sleeps */
                   STAGE_VICTIM_SEEN,   /* it owns the word, or its wait is published */
+                  STAGE_VICTIM_STOPS,  /* it stands still, alive, so that others may come */
+                  STAGE_VICTIM_STANDS, /* this, or STAGE_VICTIM_SLEEPS */
                   STAGE_VICTIM_DEAD,   /* and repaired: also ends every other wait for the victim */
 };
 
 struct stage_role {
-    char mode;   /* 'X', 'S'; 0: no part in this */
-    bool holds;  /* takes the lock before the victim comes, and releases it then; else waits */
-    bool frozen; /* publishes its wait and does not look again until then */
+    char mode;      /* 'X', 'S'; 0: no part in this */
+    bool holds;     /* takes the lock before the victim comes, and releases it then; else waits */
+    bool frozen;    /* publishes its wait and does not look again until then */
+    bool fenceless; /* reads without a fence, if the lock is biased */
+    bool unseen;    /* and its store is seen after a barrier alone */
+    bool lingers;   /* the same when it leaves; or when everybody else has had their time */
+    bool late;      /* holds: takes the lock when the victim stops, if it can */
+    bool stays;     /* releases when everybody else has had their time, not at the death */
     enum stage_when when; /* releases, goes on waiting, or (neither) begins to wait */
 };
 
@@ -58,14 +65,18 @@ struct stage_actor {
     _Atomic uint32_t state; /* enum stage_state */
     struct stage_role role;
     uint32_t id;
-    bool died;      /* it was told that an owner died */
-    uint64_t token; /* the sequence when it was inside */
+    _Atomic uint32_t keeps; /* 1: a store of its is not seen yet */
+    bool died;              /* it was told that an owner died */
+    uint64_t token;         /* the sequence when it was inside */
 };
 
 struct stage_shared {
     struct stage_actor actors[STAGE_ACTORS];
     _Atomic uint32_t events; /* raised with every change of a state */
-    _Atomic uint32_t dead;   /* the victim is dead and repaired */
+    _Atomic uint32_t stopped;
+    _Atomic uint32_t dead;     /* the victim is dead and repaired */
+    _Atomic uint32_t last;     /* whoever stays goes */
+    _Atomic uint32_t barriers; /* asked for: see reader.h */
     _Atomic uint32_t victim_pid;
     uint32_t victim_id;
     uint64_t patience_ns;
@@ -84,8 +95,10 @@ struct stage {
     struct lki_party prober;
     pid_t pids[STAGE_ACTORS];
     bool lose_wakes; /* a planted mistake: nobody is woken by the driver */
+    bool no_barrier; /* another: nobody makes one; set before stage_init() */
 };
 
+/* *stage has nothing but planted mistakes. */
 void stage_init(struct stage *stage);
 void stage_deinit(struct stage *stage);
 
@@ -96,6 +109,13 @@ void stage_violation(struct stage *stage, const char *format, ...)
 /* Gives an actor its part and returns when it is where it stays until the victim comes, or after its
  * beginning. */
 void stage_cast(struct stage *stage, unsigned actor, const struct stage_role *role);
+
+/* Says so, and wakes whoever waits for it. */
+void stage_announce(_Atomic uint32_t *what);
+
+/* Returns when nobody goes on by itself: all hold, have ended, sleep or wait for what is yet to be
+ * announced. False: as below. */
+bool stage_settle(struct stage *stage);
 
 /* Every actor with a part has ended it. False: somebody is stuck; what there is to see was printed. */
 bool stage_await_all(struct stage *stage);

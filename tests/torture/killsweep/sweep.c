@@ -1,15 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "sweep.h"
 
-#include <linux/futex.h>
-#include <limits.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <lockkeeper/lockkeeper.h>
 
 #include "engine/repair.h"
 #include "engine/scan.h"
+#include "reader.h"
 #include "tests/support/process.h"
 
 /* What is found once the victim is dead, before anything is repaired. */
@@ -42,7 +38,11 @@ static void set_word(struct sweep *sweep, enum scenario_word word)
     struct stage *stage = &sweep->stage;
     if (word == WORD_STALE)
         atomic_store(&hot_of(sweep)->word, LKI_READ | LKI_PARKED | LKI_FAIR);
-    if (word == WORD_FREE || word == WORD_STALE)
+    if (word == WORD_BIASED || word == WORD_BIASED_STALE)
+        atomic_store(&hot_of(sweep)->word,
+                     LKI_READ | LKI_BIASED |
+                         (word == WORD_BIASED_STALE ? LKI_PARKED | LKI_FAIR : 0));
+    if (word != WORD_DIED && word != WORD_BROKEN)
         return;
     struct lki_party dead;
     bool loses = stage->lose_wakes;
@@ -62,7 +62,9 @@ static void set_stage(struct sweep *sweep, const struct scenario *scenario)
     struct stage *stage = &sweep->stage;
     stage->shared->patience_ns = scenario->patience_ns;
     stage->area.patience_ns = scenario->patience_ns;
+    atomic_store(&stage->shared->stopped, 0);
     atomic_store(&stage->shared->dead, 0);
+    atomic_store(&stage->shared->last, 0);
     set_word(sweep, scenario->word);
     uint64_t token = lki_lock_sequence(&stage->area, STAGE_LOCK);
     if (token < atomic_load(&stage->shared->token))
@@ -91,12 +93,12 @@ static void mark_gone(struct sweep *sweep, uint32_t slot)
 static void mark_before(struct sweep *sweep, const struct scenario *scenario)
 {
     bool shared = scenario->before == BEFORE_S;
-    if (scenario->before == BEFORE_NOTHING)
+    if (scenario->before == BEFORE_NOTHING || scenario->before == BEFORE_READ)
         return;
     mark_inside(sweep, shared ? 'S' : 'X');
-    if (scenario->call == CALL_RELEASE) /* others may come in during the call */
+    if (scenario_is_release(scenario)) /* others may come in during the call */
         stage_leave(&sweep->stage, victim_id(sweep->victim) & LKI_SLOT_MASK, shared ? 'S' : 'X');
-    if (scenario->call == CALL_RELEASE)
+    if (scenario_is_release(scenario))
         atomic_store(&sweep->stage.shared->victim_reads, 0);
 }
 
@@ -130,6 +132,7 @@ static enum tracer_end run(struct sweep *sweep, pid_t pid, enum sweep_at at,
     case SWEEP_AT_START:
         return TRACER_REACHED;
     case SWEEP_AT_POINT:
+    case SWEEP_PAST_POINT:
         return tracer_run_to(pid, point);
     case SWEEP_AT_POINT_STEPPED:
         sweep->stepped++;
@@ -147,16 +150,6 @@ static enum tracer_end run(struct sweep *sweep, pid_t pid, enum sweep_at at,
     return TRACER_FINISHED;
 }
 
-static bool is_acquire(enum scenario_call call)
-{
-    return call <= CALL_TIMED_S;
-}
-
-static bool is_shared(enum scenario_call call)
-{
-    return call == CALL_S || call == CALL_TRY_S || call == CALL_TIMED_S;
-}
-
 /* In between somebody waits for nobody, or runs: a little of the time of a random victim. */
 static void dally(struct sweep *sweep)
 {
@@ -170,9 +163,9 @@ static struct remains kill_it(struct sweep *sweep, const struct scenario *scenar
     struct remains remains = {.slot = victim_id(sweep->victim) & LKI_SLOT_MASK,
                               .finished = end == TRACER_FINISHED};
     int result = victim_result(sweep->victim);
-    if (remains.finished && is_acquire(scenario->call) && result >= 0) {
+    if (remains.finished && scenario_is_acquire(scenario) && result >= 0) {
         remains.acquired = true;
-        mark_inside(sweep, is_shared(scenario->call) ? 'S' : 'X');
+        mark_inside(sweep, scenario_is_shared(scenario) ? 'S' : 'X');
         if ((result == LK_ACQUIRED_OWNER_DIED) != scenario_died_meanwhile(scenario))
             stage_violation(&sweep->stage, "owner-died: the victim was told %d", result);
     }
@@ -181,7 +174,39 @@ static struct remains kill_it(struct sweep *sweep, const struct scenario *scenar
     remains.sequence = lki_lock_sequence(&sweep->stage.area, STAGE_LOCK);
     remains.owns = (word & LKI_ID_MASK) == victim_id(sweep->victim);
     remains.died = remains.owns ? remains.sequence & 1 : (word & LKI_DIED) != 0;
+    sweep->biased += remains.owns && word & LKI_BIASED;
     return remains;
+}
+
+static void announce_death(struct sweep *sweep)
+{
+    stage_announce(&sweep->stage.shared->stopped);
+    stage_announce(&sweep->stage.shared->dead);
+}
+
+/* It stands still, and others come and do what they can. */
+static void let_come(struct sweep *sweep)
+{
+    stage_announce(&sweep->stage.shared->stopped);
+    sweep->stuck = !stage_settle(&sweep->stage);
+}
+
+/* It goes on to the end of its call. If it holds nothing then, nobody needs its death to go on too. */
+static void go_on(struct sweep *sweep, const struct scenario *scenario, pid_t pid)
+{
+    struct stage *stage = &sweep->stage;
+    if (!tracer_finish(pid)) {
+        stage_violation(stage, "stuck: the victim's call never ends");
+        stage_show(stage);
+        sweep->stuck = true;
+        return;
+    }
+    sweep->past++;
+    if (scenario_is_acquire(scenario) && victim_result(sweep->victim) >= 0)
+        return;
+    announce_death(sweep); /* as far as the others are concerned */
+    stage_announce(&stage->shared->last);
+    sweep->stuck = !stage_await_all(stage);
 }
 
 static void check_remains(struct sweep *sweep, const struct scenario *scenario, enum sweep_at at,
@@ -208,13 +233,6 @@ static void check_remains(struct sweep *sweep, const struct scenario *scenario, 
 
 /* --- After --- */
 
-static void announce_death(struct sweep *sweep)
-{
-    _Atomic uint32_t *dead = &sweep->stage.shared->dead;
-    atomic_store(dead, 1);
-    (void)syscall(SYS_futex, dead, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
-}
-
 static void plant_before(struct sweep *sweep)
 {
     sweep->stage.lose_wakes = sweep->planted == BREAK_WAKE;
@@ -240,6 +258,8 @@ static void plant_after(struct sweep *sweep, const struct remains *remains, uint
         atomic_fetch_sub(&hot->sequence, 4);
     if (sweep->planted == BREAK_CELL)
         atomic_store(&victim->cells[0], cell);
+    if (sweep->planted == BREAK_BIAS && remains->owns)
+        atomic_fetch_and(&hot->word, ~LKI_BIASED);
 }
 
 static void check_record(struct sweep *sweep, const struct remains *remains)
@@ -285,6 +305,32 @@ static void check_slot(struct sweep *sweep)
         stage_violation(stage, "slot: id %#x does not come back", victim_id(sweep->victim));
 }
 
+/* Somebody reads, so that a try must not succeed. */
+static void probe_beside(struct sweep *sweep)
+{
+    struct stage *stage = &sweep->stage;
+    if (lki_lock_try(&stage->prober, STAGE_LOCK, LKI_MODE_EXCLUSIVE, LKI_HOLD_DATA) == LKI_BUSY)
+        return;
+    stage_enter(stage, STAGE_SLOT_PROBER, 'X'); /* which says so */
+    stage_leave(stage, STAGE_SLOT_PROBER, 'X');
+    lki_lock_release(&stage->prober, STAGE_LOCK);
+}
+
+/* The repair is over, and those who stay have not gone yet. */
+static void go_last(struct sweep *sweep, const struct scenario *scenario)
+{
+    struct stage *stage = &sweep->stage;
+    if (scenario->bias && !stage_settle(stage)) {
+        sweep->stuck = true;
+        return;
+    }
+    /* A try that fails wakes others: not always. */
+    if (scenario->bias && atomic_load(&stage->shared->readers) != 0 &&
+        test_random_next(&sweep->random) & 1)
+        probe_beside(sweep);
+    stage_announce(&stage->shared->last);
+}
+
 /* Everybody has gone, so that a try has to succeed at once. */
 static void probe(struct sweep *sweep, uint32_t lock, bool died)
 {
@@ -316,6 +362,31 @@ static void probe(struct sweep *sweep, uint32_t lock, bool died)
         stage_violation(stage, "word: %#x is left of lock %u", word, lock);
 }
 
+/* A reader that is not seen yet keeps the prober out. */
+static void probe_bias(struct sweep *sweep)
+{
+    static const struct stage_role reads = {.mode = 'S',
+                                            .holds = true,
+                                            .fenceless = true,
+                                            .unseen = true,
+                                            .stays = true,
+                                            .when = STAGE_VICTIM_DEAD};
+    struct stage *stage = &sweep->stage;
+    struct lki_party *prober = &stage->prober;
+    atomic_store(&stage->shared->last, 0);
+    (void)lki_lock_try(prober, STAGE_LOCK, LKI_MODE_SHARED, LKI_HOLD_DATA);
+    lki_lock_bias(prober, STAGE_LOCK);
+    lki_lock_release(prober, STAGE_LOCK);
+    stage_cast(stage, 0, &reads);
+    if (!reader_keeps(&stage->shared->actors[0]))
+        stage_violation(stage, "bias: a reader needs a fence again");
+    probe_beside(sweep);
+    stage_announce(&stage->shared->last);
+    sweep->stuck = sweep->stuck || !stage_await_all(stage);
+    if (!sweep->stuck)
+        probe(sweep, STAGE_LOCK, false);
+}
+
 static void repair(struct sweep *sweep, const struct remains *remains)
 {
     uint64_t choice = test_random_next(&sweep->random);
@@ -345,22 +416,34 @@ void sweep_kill(struct sweep *sweep, const struct scenario *scenario, enum sweep
     enum tracer_end end = run(sweep, pid, at, point, path);
     if (at == SWEEP_IN_SLEEP && end == TRACER_REACHED)
         dally(sweep);
+    bool stands = scenario->bias && at == SWEEP_AT_POINT && test_random_next(&sweep->random) & 1;
+    if (end == TRACER_REACHED && (stands || at == SWEEP_PAST_POINT))
+        let_come(sweep);
+    if (end == TRACER_REACHED && at == SWEEP_PAST_POINT && !sweep->stuck) {
+        go_on(sweep, scenario, pid);
+        end = TRACER_FINISHED;
+    }
     struct remains remains = kill_it(sweep, scenario, pid, end);
     if (at != SWEEP_RECORD) {
-        bool meant = end == TRACER_REACHED || at == SWEEP_AT_END;
+        bool meant = end == TRACER_REACHED || at == SWEEP_AT_END || at == SWEEP_PAST_POINT;
         sweep->reached += meant;
         sweep->ended += !meant;
         sweep->in_sleep += at == SWEEP_IN_SLEEP && meant;
     }
     check_remains(sweep, scenario, at, &remains);
     mark_gone(sweep, remains.slot);
+    if (sweep->stuck)
+        return;
     repair(sweep, &remains);
-    sweep->stuck = !stage_await_all(&sweep->stage);
+    go_last(sweep, scenario);
+    sweep->stuck = sweep->stuck || !stage_await_all(&sweep->stage);
     if (sweep->stuck)
         return;
     check_actors(sweep, scenario, &remains);
     check_slot(sweep);
     probe(sweep, STAGE_LOCK, remains.died);
+    if (!sweep->stuck && scenario->bias)
+        probe_bias(sweep);
     if (!sweep->stuck && scenario->more_held) {
         probe(sweep, STAGE_LOCK_X, true);
         probe(sweep, STAGE_LOCK_S, false);

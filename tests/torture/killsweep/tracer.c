@@ -449,8 +449,11 @@ static enum tracer_end run_to(pid_t pid, const struct path_point *point, tracer_
             return TRACER_DIED;
         test_check(signal == SIGTRAP && read_pc(pid) == point->pc + 1, "signal %d at %#llx", signal,
                    (unsigned long long)read_pc(pid));
-        if (++turn == point->turn)
+        if (++turn == point->turn) {
+            write_pc(pid, point->pc);
+            poke(pid, point->pc, original);
             return TRACER_REACHED;
+        }
         step_over(pid, point->pc, original);
     }
 }
@@ -477,6 +480,21 @@ enum tracer_end tracer_step_to(pid_t pid, const struct path_point *point)
             return TRACER_FINISHED;
         test_check(signal == SIGTRAP, "signal %d in a single step", signal);
     }
+}
+
+bool tracer_finish(pid_t pid)
+{
+    tracer_continue(pid);
+    uint64_t deadline_ns = lki_clock_now_ns() + STUCK_NS;
+    while (lki_clock_now_ns() < deadline_ns) {
+        bool ended;
+        int signal = stop_signal(pid, WNOHANG, &ended);
+        test_check((signal == 0 || signal == SIGSTOP) && !ended, "signal %d", signal);
+        if (signal == SIGSTOP)
+            return true;
+        sched_yield();
+    }
+    return false;
 }
 
 enum tracer_end tracer_run_to_sleep(pid_t pid)

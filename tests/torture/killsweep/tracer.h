@@ -68,7 +68,7 @@ enum tracer_end tracer_record_until(pid_t pid, const struct path_range *range,
 
 void path_deinit(struct path *path);
 
-/* Sets a breakpoint for this point and lets the stopped tracee run until it is there. */
+/* Sets a breakpoint for this point and lets the stopped tracee run until it is there. It may go on. */
 enum tracer_end tracer_run_to(pid_t pid, const struct path_point *point);
 /* The same for one that does not stop by itself: gives up when it sleeps and is_done(). It goes on
  * then, without a breakpoint and with no tracer. */
@@ -91,6 +91,9 @@ void tracer_continue(pid_t pid);
 void tracer_watch_children(pid_t pid);
 /* Returns the next one, stopped before its first instruction, and lets go of the parent. */
 pid_t tracer_await_child(pid_t pid);
+
+/* Lets a stopped tracee run until it stops by itself. False: it does not for long, and still runs. */
+bool tracer_finish(pid_t pid);
 
 /* Lets a stopped tracee run until it sleeps in the kernel; it goes on doing so. */
 enum tracer_end tracer_run_to_sleep(pid_t pid);

@@ -8,12 +8,15 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <lockkeeper/inline.h>
 #include <lockkeeper/lockkeeper.h>
 
+#include "client/bias.h"
 #include "client/lock.h"
 #include "client/segment.h"
 #include "client/wait.h"
 #include "engine/repair.h"
+#include "reader.h"
 #include "tests/support/process.h"
 #include "tracer.h"
 
@@ -70,9 +73,31 @@ static void must(int result)
         _exit(3);
 }
 
+static void read_once(struct lk_lock *lock)
+{
+    must(lk_lock_acquire(lock, LK_SHARED, 0));
+    must(lk_lock_release(lock));
+}
+
+/* By reading another lock for so long that it biases that, which goes when the lock is written. */
+static void join(const struct victim *victim)
+{
+    struct lk_lock *lock = victim->locks[STAGE_LOCK_S];
+    lki_bias_reads = 1;
+    read_once(lock);
+    read_once(lock);
+    lki_bias_reads = LKI_BIAS_READS_DEFAULT;
+    if (!lock->fast.cell)
+        _exit(4);
+    must(lk_lock_acquire(lock, LK_EXCLUSIVE, 0));
+    must(lk_lock_release(lock));
+}
+
 static void do_before(const struct victim *victim, const struct scenario *scenario)
 {
     struct lk_lock *lock = victim->locks[STAGE_LOCK];
+    if (scenario->joined)
+        join(victim);
     if (scenario->more_held) {
         must(lk_lock_acquire(victim->locks[STAGE_LOCK_X], LK_EXCLUSIVE, 0));
         must(lk_lock_acquire(victim->locks[STAGE_LOCK_S], LK_SHARED, 0));
@@ -94,12 +119,21 @@ static void do_before(const struct victim *victim, const struct scenario *scenar
         must(lk_lock_acquire(lock, LK_EXCLUSIVE, 0));
         must(lk_lock_mark_consistent(lock));
         break;
+    case BEFORE_READ:
+        read_once(lock);
+        lki_bias_reads = 1;
+        break;
     }
 }
 
 static int do_call(struct lk_lock *lock, enum scenario_call call, uint64_t expiry_ns)
 {
+    const struct lk_inline *fast = lk_lock_inline(lock, LK_INLINE_LAYOUT);
     switch (call) {
+    case CALL_INLINE_S:
+        return lk_inline_acquire(fast, lock, LK_SHARED, LK_WAIT_FOREVER);
+    case CALL_INLINE_RELEASE:
+        return lk_inline_release(fast, lock);
     case CALL_X:
         return lk_lock_acquire(lock, LK_EXCLUSIVE, LK_WAIT_FOREVER);
     case CALL_S:
@@ -127,6 +161,14 @@ static int do_call(struct lk_lock *lock, enum scenario_call call, uint64_t expir
     return -1;
 }
 
+/* The library's own way, with what makes the crowd's stores seen. */
+static struct stage *barrier_stage;
+static bool barrier_refused;
+static bool make_barrier(void *segment)
+{
+    return !barrier_refused && lki_barrier_native(segment) && reader_barrier(barrier_stage);
+}
+
 static _Noreturn void be_victim(struct victim *victim, const struct scenario *scenario,
                                 uint64_t expiry_ns, pid_t parent)
 {
@@ -137,6 +179,9 @@ static _Noreturn void be_victim(struct victim *victim, const struct scenario *sc
     victim->session->alive[1] = 1;
     if (!lki_party_init(&segment->party, &segment->area, victim->id, lki_wake_native, segment))
         _exit(1);
+    barrier_stage = victim->stage;
+    barrier_refused = scenario->cannot;
+    segment->party.barrier = make_barrier;
     for (uint32_t i = 0; i < STAGE_LOCKS; i++)
         lki_lock_set_gate(victim->locks[i]); /* handles remember the id of their attachment */
     do_before(victim, scenario);

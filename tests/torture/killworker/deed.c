@@ -19,7 +19,7 @@ static void add(enum deed_kind kind, const struct call *call)
 /* Whether a worker has any part in it. */
 static bool is_served(const struct call *call)
 {
-    bool brokered = call->kind == CROWD_STRICT;
+    bool brokered = call->kind == CROWD_STRICT || call->refused;
     for (unsigned i = 0; i < CROWD_ACTORS; i++)
         brokered = brokered || call->parts[i].how == CROWD_WAITS_ASYNC;
     switch (call->what) {
@@ -53,19 +53,25 @@ static bool stands_for_its_state(const struct call *call)
     return call->what == CALL_RELEASE || call->what == CALL_CANCEL || call->what == CALL_OPEN;
 }
 
-static void make_list(void)
+static void add_all(const struct call *all, size_t count, bool late)
 {
-    size_t count;
-    const struct call *all = calls(&count);
     for (size_t i = 0; i < count; i++)
-        if (is_served(&all[i]))
+        if (all[i].late == late && is_served(&all[i]))
             add(DEED_CALL, &all[i]);
     for (size_t i = 0; i < count; i++) {
-        if (stands_for_its_state(&all[i])) {
+        if (all[i].late == late && stands_for_its_state(&all[i])) {
             add(DEED_DEATH, &all[i]);
             add(DEED_TAKEOVER, &all[i]);
         }
     }
+}
+
+static void make_list(void)
+{
+    size_t count;
+    const struct call *all = calls(&count);
+    add_all(all, count, false);
+    add_all(all, count, true); /* behind them: deeds keep their numbers */
 }
 
 const struct deed *deeds(size_t *out_count)
