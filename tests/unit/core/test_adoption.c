@@ -519,17 +519,14 @@ static void say_goodbye(void *user)
 Test(adoption, a_goodbye_is_answered_or_heard_again_wherever_the_worker_dies)
 {
     uint32_t repeated = 0;
-    bool survived = false;
-    for (uint64_t step = 1; !survived; step++) {
+    for (uint64_t step = 1;; step++) {
         uint64_t a = connect_as(1000, 1);
         opened(a, "x", LK_CREATE);
         world.dies_at = world.steps + step;
-        survived = survives(say_goodbye, &a);
+        bool survived = survives(say_goodbye, &a);
         world.dies_at = 0;
-        if (survived) {
-            cr_expect(was_disconnected(a));
+        if (survived)
             break;
-        }
         uint64_t goodbye = world.last_id;
         take_over();
         if (reply(a, goodbye))
