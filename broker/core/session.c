@@ -364,9 +364,6 @@ void lkd_session_settle(struct lkd_core *core, uint64_t now_ns)
  * a worker that dies in between hears the goodbye again, and answers. */
 static void say_goodbye(struct lkd_core *core, struct lkd_session *session)
 {
-    if (session->parting)
-        return;
-    session->parting = true;
     snprintf(session->farewell, sizeof(session->farewell), "goodbye");
     lkd_reply_result(core, session, session->goodbye_request, LKI_STATUS_OK, 0);
     lkd_effect_push(core, &session->disconnect);

@@ -103,7 +103,6 @@ struct lkd_session {
     bool repeating; /* the request at hand is doubtful */
     uint64_t doubtful_until;
     uint64_t goodbye_request;
-    bool parting; /* which is answered, and the connection is to be closed */
     struct lki_list attachments; /* mains and extras, until all their parts have ended */
     struct lki_list waits;       /* attachments with an unanswered acquire */
     uint32_t asynchronous_waits;

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "proto/name.h"
 
 TestSuite(reservation, .init = world_setup, .fini = world_teardown, .timeout = 60);
@@ -69,6 +70,27 @@ Test(reservation, every_attachment_is_noted_while_it_lasts)
     work();
     take_changes();
     cr_expect(eq(u32, count_notes(2, "x"), 0));
+}
+
+/* It stands beside a main one that is noted, and comes and goes with each asynchronous acquire. */
+Test(reservation, an_extra_attachment_is_not_noted)
+{
+    forget_notes();
+    uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2);
+    opened(a, "x", LK_CREATE);
+    struct lki_opened at = opened(b, "y", LK_CREATE);
+    cr_expect(eq(u32, take_changes(), 2));
+    EXPECT_STATUS(b, request_async(b, at.segment, 0, LKI_MODE_EXCLUSIVE, LKI_TIME_NEVER),
+                  LKI_STATUS_OK);
+    cr_expect(eq(u32, take_changes(), 0));
+    request_goodbye(a);
+    work();
+    /* It takes the record of a main one whose end was not told yet. */
+    EXPECT_STATUS(b, request_async(b, at.segment, 1, LKI_MODE_EXCLUSIVE, LKI_TIME_NEVER),
+                  LKI_STATUS_OK);
+    take_changes();
+    cr_expect(eq(u32, count_notes(1, "x"), 0));
+    cr_expect(eq(u32, count_notes(2, "y"), 1));
 }
 
 Test(reservation, what_came_and_went_between_two_looks_is_told_as_it_is_now)

@@ -137,6 +137,52 @@ Test(bias, is_set_only_where_nothing_stands_in_the_way)
     cr_expect(eq(u32, word(), LKI_READ), "the broker cannot make barriers");
 }
 
+static bool kept_back;
+
+static bool keep_back(_Atomic uint32_t *where, uint32_t value)
+{
+    (void)where;
+    (void)value;
+    return kept_back;
+}
+
+Test(bias, a_store_can_be_kept_back_by_a_test)
+{
+    lki_store_hook = keep_back;
+    kept_back = true;
+    cr_assert(lki_fast_take_fenceless(party(ANNA), lock));
+    cr_expect(eq(u32, cell(ANNA), 0), "nobody sees it yet");
+    atomic_store(&party(ANNA)->self->cells[0], lock + 1);
+    cr_assert(lki_fast_release_fenceless(party(ANNA), lock));
+    cr_expect(eq(u32, cell(ANNA), lock + 1));
+    kept_back = false;
+    cr_assert(lki_fast_release_fenceless(party(ANNA), lock));
+    cr_expect(eq(u32, cell(ANNA), 0));
+    cr_assert(lki_fast_take_fenceless(party(ANNA), lock));
+    cr_expect(eq(u32, cell(ANNA), lock + 1));
+    lki_store_hook = NULL;
+}
+
+Test(bias, the_first_cell_is_the_last_one_free)
+{
+    cr_expect(not(lki_party_reads(party(ANNA))));
+    for (lock = 0; lock < LKI_SHARED_HOLDS_MAX; lock++)
+        take(ANNA, S);
+    lock = 0;
+    release(ANNA);
+    cr_expect(eq(u32, cell(ANNA), 0));
+    cr_expect(lki_party_reads(party(ANNA)));
+    lock = LKI_SHARED_HOLDS_MAX;
+    take(ANNA, S);
+    cr_expect(eq(u32, cell(ANNA), lock + 1));
+    cr_expect(eq(int, try_lock(ANNA, S), LKI_NESTED));
+    lock++;
+    cr_expect(eq(int, try_lock(ANNA, S), LKI_NO_CELL));
+    for (lock = 1; lock < LKI_SHARED_HOLDS_MAX; lock++)
+        release(ANNA);
+    cr_expect(lki_party_reads(party(ANNA)), "in the first cell alone");
+}
+
 /* --- takers --- */
 
 Test(bias, a_try_makes_the_barrier_once_and_ends_the_bias)
