@@ -72,6 +72,23 @@ Test(barrier, is_made_for_an_asynchronous_taker_of_a_biased_lock)
     cr_expect(eq(u32, atomic_load(word) & (LKI_BIASED | LKI_READ), 0));
 }
 
+Test(barrier, that_fails_is_made_again_for_a_taker_that_waits)
+{
+    struct native native;
+    uint64_t a = connect_as(1000, 1);
+    struct lki_opened at = opened(a, "x", LK_CREATE);
+    _Atomic uint32_t *word = bias(&native, a, &at);
+    works = false;
+    uint64_t id = request_async(a, at.segment, 0, X, LKI_TIME_NEVER);
+    cr_expect(eq(ptr, (void *)reply(a, id), NULL));
+    cr_expect(ne(u32, atomic_load(word) & LKI_BIASED, 0));
+    works = true;
+    world.now_ns += 2 * LKI_NS_PER_MS;
+    tick();
+    EXPECT_STATUS(a, id, LKI_STATUS_OK);
+    cr_expect(eq(u32, atomic_load(word) & LKI_BIASED, 0));
+}
+
 /* Somebody scribbled: without a barrier no area lets anybody set it. */
 Test(barrier, without_one_a_biased_lock_is_not_taken, .init = world_setup)
 {
