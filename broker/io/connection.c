@@ -394,14 +394,17 @@ void lkd_connection_was_read(struct lkd_connection *connection)
 
 /* --- Receiving --- */
 
-/* False: it was not heard. The caller settles: effects of several records in one go cost a reader that
- * sleeps one wake. */
+/* The connection may be closed afterwards. False: it was not heard. What a record causes is carried out
+ * before the next one is heard: should this worker die, its peer repeats what was not answered, and a
+ * successor can tell a request that had its effect from a new one only if it was the last. */
 static bool deliver(struct lkd_connection *connection, const struct lki_message *message,
                     const struct lkd_offer *offer)
 {
     struct lkd_daemon *daemon = connection->daemon;
-    return lkd_core_message(daemon->core, connection->peer.session, message, offer,
-                            lki_clock_now_ns());
+    bool heard = lkd_core_message(daemon->core, connection->peer.session, message, offer,
+                                  lki_clock_now_ns());
+    lkd_daemon_settle(daemon);
+    return heard;
 }
 
 static void on_examined(struct lkd_daemon *daemon, uint64_t session, int fd,
@@ -419,7 +422,6 @@ static void on_examined(struct lkd_daemon *daemon, uint64_t session, int fd,
                                &message, &reason);
     LKI_ASSERT(r == 0); /* it was encoded here from a message that had been decoded */
     bool heard = deliver(connection, &message, offer);
-    lkd_daemon_settle(daemon);
     /* No answer will come that would end the offer: it was sent to a worker that has died since, and
      * the RESUME behind it has to be read. */
     connection = lkd_link_connection(daemon, session);

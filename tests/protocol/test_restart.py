@@ -12,7 +12,7 @@ import unittest
 from meeting import EBUSY, MeetingTest, wire
 from client import CREATE, CREATE_NEW, EXCLUSIVE, FOREVER, KEEP, Refused, SHARED, STRICT, UNPUBLISHED
 
-ROUNDS = int(os.environ.get("LK_ROUNDS", 40))
+ROUNDS = int(os.environ.get("LK_ROUNDS", 400))
 SEED = int(os.environ.get("LK_SEED", 1))
 
 
