@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The uncontended paths, inline: what lki_lock_try() and lki_lock_release() do when nothing is in
  * the way, and nothing when something is. The client library calls these first. include/lockkeeper/
- * inline.h has a copy of the exclusive pair and of optimistic reads for programs: what is changed here
- * is changed there, and LK_INLINE_LAYOUT with it. */
+ * inline.h has a copy of the exclusive pair, of shared pairs without a fence and of optimistic reads for
+ * programs: what is changed here is changed there, and LK_INLINE_LAYOUT with it. */
 #pragma once
 
 #include "engine/fence.h"

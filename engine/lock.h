@@ -25,9 +25,9 @@ struct lki_party {
     const struct lki_area *area;
     struct lki_attachment *self;
     uint32_t id; /* what it writes into words */
-    uint32_t
-        cells_used; /* private copy: bit i is set while cell i names a lock, but for the first cell,
-                            which is looked at where it lies: it is the fast paths' */
+    /* Private copy: bit i is set while cell i names a lock. Not of the first cell, which is the fast
+     * paths' and is looked at where it lies. */
+    uint32_t cells_used;
     lki_wake_fn wake;
     lki_barrier_fn barrier; /* set after lki_party_init(); NULL: this driver cannot */
     void *user;
@@ -66,8 +66,8 @@ enum lki_verdict {
 enum lki_verdict lki_lock_try(struct lki_party *party, uint32_t lock, enum lki_mode mode,
                               enum lki_hold hold);
 
-/* Sets BIASED, if this party, which holds the lock shared, is not the only one that would have to like
- * it: nobody waits, and there is no damage. When that pays is the caller's to know. */
+/* Sets BIASED on a lock that this party holds shared, if the area allows it, nobody waits and there is no
+ * damage. When that pays is the caller's to know. */
 void lki_lock_bias(struct lki_party *party, uint32_t lock);
 
 /* Releases a hold of either mode. LKI_RELEASED, _NOT_HELD or _STALE. */

@@ -41,10 +41,10 @@ struct lkd_core_config {
     uint64_t hash_seed;       /* random */
     const char *socket_path;  /* for listings; borrowed */
     struct lkd_limits limits; /* what all users share */
-    bool (*barrier)(
-        void);    /* as common/barrier.h makes it; NULL: it cannot be made here, so that there is
-                               * no read bias. Returns whether it was made */
-    void *ledger; /* lkd_ledger_bytes(&limits), zeroed or left by an earlier worker;
+    /* As common/barrier.h makes it; returns whether it was made. NULL: it cannot be made here, and there is
+     * no read bias. */
+    bool (*barrier)(void);
+    void *ledger;      /* lkd_ledger_bytes(&limits), zeroed or left by an earlier worker;
                                * borrowed for the core's life */
     uint64_t grace_ns; /* from SIGTERM to SIGKILL; 0: LKD_GRACE_NS */
     uint64_t
@@ -65,9 +65,9 @@ struct lkd_peer {
 
 enum lkd_effect_kind {
     LKD_EFFECT_NONE = 0,
-    LKD_EFFECT_SEND,          /* message to session, with the segment's descriptors if fds says so.
+    LKD_EFFECT_SEND,       /* message to session, with the segment's descriptors if fds says so.
                                 EVENT: at once or not at all, then lkd_core_events_lost() */
-    LKD_EFFECT_DISCONNECT,    /* the session's connection is to be closed after what was sent; first call
+    LKD_EFFECT_DISCONNECT, /* the session's connection is to be closed after what was sent; first call
                                 lkd_core_session_lost() */
     LKD_EFFECT_MAKE_SEGMENT,  /* make or adopt memory, then call lkd_core_segment_made() */
     LKD_EFFECT_GROW_SEGMENT,  /* allocate or extend, then call lkd_core_segment_grown() */
