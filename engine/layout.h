@@ -23,7 +23,7 @@
 #define LKI_DIED (UINT32_C(1) << 30)   /* an owner died inside, nobody has repaired the data */
 #define LKI_FAIR (UINT32_C(1) << 29)   /* on a free word: reserved for the oldest waiter */
 #define LKI_BIASED (UINT32_C(1) << 28) /* beside READ: readers come and go without a fence */
-#define LKI_UPDATE (UINT32_C(1) << 27) /* reserved: update mode */
+#define LKI_UPDATE (UINT32_C(1) << 27) /* beside an id: it writes nothing, readers may join */
 #define LKI_READ (UINT32_C(1) << 26)   /* readers may be inside: a taker looks at the cells */
 #define LKI_ID_MASK UINT32_C(0x03ffffff)
 #define LKI_SLOT_MASK UINT32_C(0xffff)
@@ -193,7 +193,7 @@ static inline uint32_t lki_wait_ticket(uint64_t fact)
     return (uint32_t)fact;
 }
 
-/* 1 shared, 2 exclusive; anything else is a scribble. */
+/* 1 shared, 2 exclusive, 3 update; 0 is a scribble. */
 static inline uint32_t lki_wait_mode(uint64_t fact)
 {
     return (uint32_t)(fact >> LKI_WAIT_MODE_SHIFT) & 3;

@@ -54,7 +54,8 @@ static enum lki_verdict try_exclusive(struct lki_party *party, uint32_t lock, en
         LKI_STEP("try_exclusive");
         /* [word-handoff] [cell-word] as in lki_fast_take_exclusive() */
         if (atomic_compare_exchange_strong_explicit(
-                &hot->word, &word, party->id | (word & LKI_KEPT_BY_TAKER) | (word & LKI_PARKED),
+                &hot->word, &word,
+                lki_word_taken(word, party->id, LKI_MODE_EXCLUSIVE) | (word & LKI_PARKED),
                 memory_order_seq_cst, memory_order_seq_cst))
             break;
     }
@@ -79,7 +80,7 @@ static enum lki_verdict try_shared(struct lki_party *party, uint32_t lock)
         return LKI_NESTED;
     if (!lki_party_has_free_cell(party))
         return LKI_NO_CELL;
-    if (lki_word_id(word) != 0)
+    if (lki_word_excludes_readers(word))
         return LKI_BUSY;
     if (word & LKI_FAIR && lki_scan_any(area, lock, lki_party_slot(party), LKI_SCAN_WRITERS))
         return LKI_BUSY;
@@ -91,13 +92,47 @@ static enum lki_verdict try_shared(struct lki_party *party, uint32_t lock)
     return lki_taken(word);
 }
 
+static enum lki_verdict try_update(struct lki_party *party, uint32_t lock)
+{
+    const struct lki_area *area = party->area;
+    struct lki_lock_hot *hot = &area->hot[lock];
+
+    if (lki_party_cell(party, lock) >= 0) /* readers may be inside beside an owner */
+        return LKI_NESTED;
+    LKI_STEP("try_load");
+    uint32_t word = atomic_load_explicit(&hot->word, memory_order_seq_cst); /* [wait-word] */
+
+    do {
+        if (lki_word_id(word) == party->id)
+            return LKI_NESTED;
+        if (lki_word_id(word) != 0)
+            return LKI_BUSY;
+        if (word & LKI_FAIR && lki_scan_any(area, lock, lki_party_slot(party), LKI_SCAN_ALL))
+            return LKI_BUSY;
+        LKI_STEP("try_update");
+        /* [word-handoff] [cell-word] as in lki_hot_take_exclusive() */
+    } while (!atomic_compare_exchange_strong_explicit(
+        &hot->word, &word, lki_word_taken(word, party->id, LKI_MODE_UPDATE) | (word & LKI_PARKED),
+        memory_order_seq_cst, memory_order_seq_cst));
+    lki_turn_enter_update(party, lock, word & LKI_PARKED);
+    return lki_taken(word);
+}
+
 enum lki_verdict lki_lock_try(struct lki_party *party, uint32_t lock, enum lki_mode mode,
                               enum lki_hold hold)
 {
     LKI_ASSERT(lock < party->area->locks);
     if (!is_live(party))
         return LKI_STALE;
-    return mode == LKI_MODE_SHARED ? try_shared(party, lock) : try_exclusive(party, lock, hold);
+    switch (mode) {
+    case LKI_MODE_SHARED:
+        return try_shared(party, lock);
+    case LKI_MODE_UPDATE:
+        return try_update(party, lock);
+    case LKI_MODE_EXCLUSIVE:
+        break;
+    }
+    return try_exclusive(party, lock, hold);
 }
 
 void lki_lock_bias(struct lki_party *party, uint32_t lock)
@@ -147,9 +182,9 @@ enum lki_verdict lki_lock_mark_consistent(struct lki_party *party, uint32_t lock
 
     /* A hold to exit ends without an unlock: its sequence is made even here, before DIED goes, or
      * its own end would count as damage again. */
-    if (hold == LKI_HOLD_TO_EXIT && lki_word_id(word) == party->id && word & LKI_DIED)
+    if (hold == LKI_HOLD_TO_EXIT && lki_word_is_exclusive(word, party->id) && word & LKI_DIED)
         lki_sequence_leave(hot, 0);
-    while (lki_word_id(word) == party->id) {
+    while (lki_word_is_exclusive(word, party->id)) {
         LKI_STEP("mark_consistent");
         /* seq_cst as every change of the word; the unlock's release is what carries the repaired
          * data */
@@ -191,7 +226,7 @@ int lki_lock_held_by(const struct lki_party *party, uint32_t lock)
                                          memory_order_relaxed); /* as in release */
 
     if (lki_word_id(word) == party->id)
-        return LKI_MODE_EXCLUSIVE;
+        return word & LKI_UPDATE ? LKI_MODE_UPDATE : LKI_MODE_EXCLUSIVE;
     return lki_party_cell(party, lock) >= 0 ? LKI_MODE_SHARED : 0;
 }
 

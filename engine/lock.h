@@ -41,6 +41,7 @@ bool lki_party_init(struct lki_party *party, const struct lki_area *area, uint32
 enum lki_mode { /* the values of enum lk_mode */
                 LKI_MODE_SHARED = 1,
                 LKI_MODE_EXCLUSIVE = 2,
+                LKI_MODE_UPDATE = 3, /* one at a time, beside readers; may become exclusive */
 };
 
 enum lki_hold {
@@ -73,6 +74,15 @@ void lki_lock_bias(struct lki_party *party, uint32_t lock);
 /* Releases a hold of either mode. LKI_RELEASED, _NOT_HELD or _STALE. */
 enum lki_verdict lki_lock_release(struct lki_party *party, uint32_t lock);
 
+/* Makes an update hold exclusive if no reader is inside, without disturbing those who are; `hold` is how it
+ * was taken. LKI_TAKEN, _TAKEN_DIED, _BUSY (still held for update), _NOT_HELD (not for update) or _STALE. To
+ * wait for the readers: lki_wait_begin_upgrade(). */
+enum lki_verdict lki_lock_upgrade_try(struct lki_party *party, uint32_t lock, enum lki_hold hold);
+
+/* Makes an exclusive hold one for update or shared, or one for update shared, and lets readers in.
+ * LKI_TAKEN; LKI_NOT_HELD (not in such a mode), _NO_CELL or _STALE: nothing was changed. */
+enum lki_verdict lki_lock_downgrade(struct lki_party *party, uint32_t lock, enum lki_mode mode);
+
 /* The exclusive owner says that the data is whole; `hold` is how it took the lock. LKI_TAKEN on
  * success, LKI_NOT_HELD if this party is not the exclusive owner. */
 enum lki_verdict lki_lock_mark_consistent(struct lki_party *party, uint32_t lock,
@@ -97,7 +107,7 @@ static inline bool lki_party_reads(const struct lki_party *party)
            atomic_load_explicit(&party->self->cells[0], memory_order_relaxed) != 0;
 }
 
-/* Whether this party holds the lock, and how: 0, LKI_MODE_SHARED or LKI_MODE_EXCLUSIVE. */
+/* Whether this party holds the lock, and how: 0, or an enum lki_mode. */
 int lki_lock_held_by(const struct lki_party *party, uint32_t lock);
 
 /* --- Optimistic reads; need no write access --- */

@@ -133,7 +133,7 @@ static void free_dead_word(struct lki_repair *repair, uint32_t lock, const struc
     /* relaxed: its writer has ended, and its end is how we know */
     uint64_t sequence = atomic_load_explicit(&hot->sequence, memory_order_relaxed);
     bool damaged = sequence & 1;
-    if (damaged)
+    if (damaged && !(word & LKI_UPDATE)) /* else the damage is older, and so is who did it */
         record(area, lock, sequence, death);
     while (lki_word_id(word) == repair->id) {
         /* READ: it may have taken the word from under readers. PARKED and FAIR: it may have died

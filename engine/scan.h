@@ -10,6 +10,17 @@ static inline uint32_t lki_word_id(uint32_t word)
     return word & LKI_ID_MASK;
 }
 
+/* Whether readers have to wait: somebody owns the word, and not for update. */
+static inline bool lki_word_excludes_readers(uint32_t word)
+{
+    return lki_word_id(word) != 0 && !(word & LKI_UPDATE);
+}
+
+static inline bool lki_word_is_exclusive(uint32_t word, uint32_t id)
+{
+    return lki_word_id(word) == id && lki_word_excludes_readers(word);
+}
+
 struct lki_oldest {
     uint32_t slot;  /* 0: nobody waits */
     bool impatient; /* some waiter that is not LATE is past its patience */

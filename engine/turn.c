@@ -19,34 +19,79 @@ static uint32_t load_word(struct lki_lock_hot *hot)
     return atomic_load_explicit(&hot->word, memory_order_seq_cst);
 }
 
-void lki_turn_free_word(struct lki_party *party, uint32_t lock, uint32_t add)
+bool lki_turn_free_word(struct lki_party *party, uint32_t lock, uint32_t add)
+{
+    const struct lki_area *area = party->area;
+    struct lki_lock_hot *hot = &area->hot[lock];
+    struct lki_oldest oldest = {0};
+    bool looked = false;
+    uint32_t word = load_word(hot);
+
+    while (lki_word_id(word) == party->id) { /* anything else is a scribble: not ours to free */
+        if (word & LKI_PARKED) {
+            /* PARKED goes before the scan, every time: who publishes after it sets PARKED again, and
+             * so makes the last CAS below fail. Without this a waiter that came and went leaves
+             * PARKED behind, and another that trusts it is never seen. */
+            if (!cas_word(hot, &word, word & ~LKI_PARKED))
+                continue;
+            word &= ~LKI_PARKED;
+            oldest = lki_scan_oldest(area, lock, 0);
+            looked = true;
+        }
+        uint32_t freed = (word & (LKI_DIED | LKI_BIASED | LKI_READ)) | add;
+        if (oldest.slot != 0 && oldest.impatient)
+            freed |= LKI_FAIR | LKI_PARKED;
+        /* Failed: PARKED again, or a reader has set READ beside an owner for update; then what was
+         * seen still counts. */
+        if (!cas_word(hot, &word, freed))
+            continue;
+        if (oldest.slot != 0)
+            lki_wake_slot(area, oldest.slot, party->wake, party->user);
+        break;
+    }
+    return looked;
+}
+
+void lki_turn_enter_update(struct lki_party *party, uint32_t lock, bool parked)
+{
+    const struct lki_area *area = party->area;
+
+    /* By 2: nothing is written, but (owner, sequence) names this hold. */
+    lki_sequence_enter(&area->hot[lock], LKI_HOLD_TO_EXIT);
+    if (parked)
+        lki_wake_readers(area, lock, party->wake, party->user);
+}
+
+void lki_turn_become_update(struct lki_party *party, uint32_t lock, uint32_t add)
 {
     const struct lki_area *area = party->area;
     struct lki_lock_hot *hot = &area->hot[lock];
     uint32_t word = load_word(hot);
 
-    while (lki_word_id(word) == party->id) { /* anything else is a scribble: not ours to free */
-        if (!(word & LKI_PARKED)) {
-            if (cas_word(hot, &word, (word & LKI_KEPT_BY_TAKER) | add))
-                return;
+    while (lki_word_id(word) == party->id) { /* as above */
+        if (!cas_word(hot, &word, word | LKI_UPDATE | add))
             continue;
-        }
-        /* PARKED goes before the scan, every time: who publishes after it sets PARKED again, and so
-         * makes the last CAS below fail. Without this a waiter that came and went leaves PARKED
-         * behind, and another that trusts it is never seen. */
-        if (!cas_word(hot, &word, word & ~LKI_PARKED))
-            continue;
-        word &= ~LKI_PARKED;
-        struct lki_oldest oldest = lki_scan_oldest(area, lock, 0);
-        uint32_t freed = (word & LKI_KEPT_BY_TAKER) | add;
-        if (oldest.slot != 0 && oldest.impatient)
-            freed |= LKI_FAIR | LKI_PARKED;
-        if (!cas_word(hot, &word, freed))
-            continue;
-        if (oldest.slot != 0)
-            lki_wake_slot(area, oldest.slot, party->wake, party->user);
+        if (word & LKI_PARKED)
+            lki_wake_readers(area, lock, party->wake, party->user);
         return;
     }
+}
+
+bool lki_turn_park(struct lki_party *party, uint32_t lock, uint32_t word)
+{
+    if (word & LKI_PARKED)
+        return true;
+    /* [wait-word] seq_cst: our wait is published before PARKED can be seen */
+    LKI_STEP("park");
+    if (!atomic_compare_exchange_strong_explicit(&party->area->hot[lock].word, &word,
+                                                 word | LKI_PARKED, memory_order_seq_cst,
+                                                 memory_order_relaxed))
+        return false;
+    /* We answer for the sleepers now: an owner for update keeps no reader out, but one that slept when it
+     * came does not know. */
+    if (word & LKI_UPDATE)
+        lki_wake_readers(party->area, lock, party->wake, party->user);
+    return true;
 }
 
 bool lki_turn_end_bias(struct lki_party *party, uint32_t lock)
@@ -94,7 +139,7 @@ void lki_turn_pass_on(struct lki_party *party, uint32_t lock)
         } else if (is_free) {
             lki_wake_slot(area, oldest.slot, party->wake, party->user);
             return;
-        } else if (word & LKI_PARKED || cas_word(hot, &word, word | LKI_PARKED)) {
+        } else if (lki_turn_park(party, lock, word)) {
             return; /* the owner will look when it unlocks */
         }
     }
@@ -113,7 +158,7 @@ int lki_party_cell(const struct lki_party *party, uint32_t lock)
     return -1;
 }
 
-bool lki_turn_enter_shared(struct lki_party *party, uint32_t lock, uint32_t *out_word)
+unsigned lki_turn_fill_cell(struct lki_party *party, uint32_t lock)
 {
     /* relaxed: our own cell; who scribbles on it does not make us leave the array */
     bool first = party->cells_used == LKI_OTHER_CELLS ||
@@ -121,9 +166,15 @@ bool lki_turn_enter_shared(struct lki_party *party, uint32_t lock, uint32_t *out
     unsigned cell = first ? 0 : (unsigned)__builtin_ctz(~(party->cells_used | 1));
 
     LKI_STEP("enter_cell");
-    /* [cell-word] seq_cst exchange, then the seq_cst load: see lki_fast_take_shared() */
+    /* [cell-word] seq_cst exchange, then a seq_cst access to the word: see lki_fast_take_shared() */
     atomic_exchange_explicit(&party->self->cells[cell], lock + 1, memory_order_seq_cst);
     party->cells_used |= (UINT32_C(1) << cell) & ~UINT32_C(1);
+    return cell;
+}
+
+bool lki_turn_enter_shared(struct lki_party *party, uint32_t lock, uint32_t *out_word)
+{
+    unsigned cell = lki_turn_fill_cell(party, lock);
     return lki_turn_stay_shared(party, lock, cell, out_word);
 }
 
@@ -131,7 +182,7 @@ bool lki_turn_stay_shared(struct lki_party *party, uint32_t lock, unsigned cell,
 {
     struct lki_lock_hot *hot = &party->area->hot[lock];
     uint32_t word = load_word(hot);
-    while (lki_word_id(word) == 0) {
+    while (!lki_word_excludes_readers(word)) {
         if (word & LKI_READ || cas_word(hot, &word, word | LKI_READ)) {
             *out_word = word;
             return true;

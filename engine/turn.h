@@ -16,12 +16,28 @@ static inline enum lki_verdict lki_taken(uint32_t word)
     return word & LKI_DIED ? LKI_TAKEN_DIED : LKI_TAKEN;
 }
 
-/* What stays beside the id of whoever takes the word: BIASED until its barrier. */
-#define LKI_KEPT_BY_TAKER (LKI_DIED | LKI_BIASED)
+/* The free word as `id` takes it, less PARKED. DIED stays; BIASED does until the taker's barrier; READ does
+ * beside an owner for update, who leaves the readers alone. */
+static inline uint32_t lki_word_taken(uint32_t word, uint32_t id, enum lki_mode mode)
+{
+    return mode == LKI_MODE_UPDATE ? id | LKI_UPDATE | (word & (LKI_DIED | LKI_BIASED | LKI_READ))
+                                   : id | (word & (LKI_DIED | LKI_BIASED));
+}
 
-/* Frees the word that this party owns, leaving `add` (0 or LKI_READ), DIED and BIASED in it, and wakes
- * the oldest waiter if PARKED says that there may be one. */
-void lki_turn_free_word(struct lki_party *party, uint32_t lock, uint32_t add);
+/* Frees the word that this party owns, leaving `add` (0 or LKI_READ), DIED, BIASED and READ in it, and wakes
+ * the oldest waiter if PARKED says that there may be one. True: it has said so. */
+bool lki_turn_free_word(struct lki_party *party, uint32_t lock, uint32_t add);
+
+/* This party has taken the word for update: raises the sequence, and wakes waiting readers if PARKED says
+ * that there may be some. */
+void lki_turn_enter_update(struct lki_party *party, uint32_t lock, bool parked);
+
+/* The owner, who draws back from becoming exclusive or has been it, is one for update from now on, beside
+ * `add` (0 or LKI_READ). */
+void lki_turn_become_update(struct lki_party *party, uint32_t lock, uint32_t add);
+
+/* Makes the owner of this word look for waiters when it unlocks. False: the word has changed. */
+bool lki_turn_park(struct lki_party *party, uint32_t lock, uint32_t word);
 
 /* Before this party, which owns the word, looks at the cells: where the word shows BIASED, makes the barrier
  * that shows them, and takes BIASED away. False: there was no barrier; the readers are not known. */
@@ -39,7 +55,10 @@ void lki_turn_pass_on(struct lki_party *party, uint32_t lock);
  * cell must be free. */
 bool lki_turn_enter_shared(struct lki_party *party, uint32_t lock, uint32_t *out_word);
 
-/* The second half of it, for a cell that names the lock already. False: the cell is empty again. */
+/* The first half of it. Returns which cell. */
+unsigned lki_turn_fill_cell(struct lki_party *party, uint32_t lock);
+
+/* The second half, for a cell that names the lock already. False: the cell is empty again. */
 bool lki_turn_stay_shared(struct lki_party *party, uint32_t lock, unsigned cell,
                           uint32_t *out_word);
 

@@ -51,6 +51,46 @@ enum lki_verdict lki_wait_begin(struct lki_wait *wait, struct lki_party *party, 
     return LKI_SLEEP;
 }
 
+static void publish_drain(struct lki_wait *wait)
+{
+    wait->phase = LKI_WAIT_PHASE_DRAINING;
+    wait->naps = 0;
+    publish(wait, LKI_WAIT_DRAINING | (uint64_t)wait->mode << LKI_WAIT_MODE_SHIFT |
+                      (uint64_t)wait->lock << LKI_WAIT_LOCK_SHIFT);
+}
+
+enum lki_verdict lki_wait_begin_upgrade(struct lki_wait *wait, struct lki_party *party,
+                                        uint32_t lock, enum lki_hold hold, uint64_t now_ns,
+                                        uint64_t deadline_ns)
+{
+    struct lki_lock_hot *hot = &party->area->hot[lock];
+    LKI_ASSERT(lock < party->area->locks);
+
+    *wait = (struct lki_wait){
+        .party = party,
+        .lock = lock,
+        .mode = LKI_MODE_EXCLUSIVE,
+        .hold = hold,
+        .upgrade = true,
+        .phase = LKI_WAIT_PHASE_ENDED,
+        .start_ns = now_ns,
+        .deadline_ns = deadline_ns,
+    };
+    /* relaxed: see lki_lock_release() */
+    if (atomic_load_explicit(&party->self->id, memory_order_relaxed) != party->id)
+        return LKI_STALE;
+    if (lki_lock_held_by(party, lock) != LKI_MODE_UPDATE)
+        return LKI_NOT_HELD;
+    atomic_store_explicit(&party->self->waiting_since_ns, now_ns, memory_order_relaxed);
+    LKI_STEP("upgrade");
+    /* [cell-word] seq_cst, as a taker's CAS: the look at the cells follows */
+    uint32_t word =
+        atomic_fetch_and_explicit(&hot->word, ~(LKI_UPDATE | LKI_READ), memory_order_seq_cst);
+    wait->died = word & LKI_DIED;
+    publish_drain(wait);
+    return LKI_SLEEP;
+}
+
 /* The value of the own futex to sleep on, with LATE cleared in the same access: a value that has
  * LATE is never slept on, so a mark that comes later wakes us to clear it. */
 static uint32_t remember_futex(struct lki_party *party)
@@ -76,6 +116,13 @@ static enum lki_verdict enter_exclusive(struct lki_wait *wait)
 {
     publish(wait, LKI_WAIT_NONE);
     lki_sequence_enter(&wait->party->area->hot[wait->lock], wait->hold);
+    return end(wait, wait->died);
+}
+
+static enum lki_verdict enter_update(struct lki_wait *wait)
+{
+    publish(wait, LKI_WAIT_NONE);
+    lki_turn_enter_update(wait->party, wait->lock, true); /* it took the word with PARKED */
     return end(wait, wait->died);
 }
 
@@ -124,17 +171,13 @@ static bool take_word(struct lki_wait *wait, uint32_t word)
     /* [word-handoff] [cell-word] as in lki_fast_take_exclusive(). PARKED: we answer for the
      * sleepers behind us, whom nobody else will wake. */
     if (!atomic_compare_exchange_strong_explicit(&party->area->hot[wait->lock].word, &word,
-                                                 party->id | LKI_PARKED |
-                                                     (word & LKI_KEPT_BY_TAKER),
+                                                 lki_word_taken(word, party->id, wait->mode) |
+                                                     LKI_PARKED,
                                                  memory_order_seq_cst, memory_order_relaxed))
         return false;
     wait->died = word & LKI_DIED;
-    if (word & (LKI_READ | LKI_BIASED)) {
-        wait->phase = LKI_WAIT_PHASE_DRAINING;
-        wait->naps = 0;
-        publish(wait, LKI_WAIT_DRAINING | (uint64_t)wait->mode << LKI_WAIT_MODE_SHIFT |
-                          (uint64_t)wait->lock << LKI_WAIT_LOCK_SHIFT);
-    }
+    if (wait->mode == LKI_MODE_EXCLUSIVE && word & (LKI_READ | LKI_BIASED))
+        publish_drain(wait);
     return true;
 }
 
@@ -191,8 +234,9 @@ static uint64_t queue_nap_ns(const struct lki_wait *wait, uint64_t now_ns, bool 
     return patient_for_ns < nap_ns ? patient_for_ns : nap_ns;
 }
 
-/* Tries to get through a free word. LKI_BUSY: look again. LKI_SLEEP: reserved for older waiters. */
-static enum lki_verdict try_free_word(struct lki_wait *wait, uint32_t word, uint64_t now_ns)
+/* Tries to get through a word that is free, or to readers open. LKI_BUSY: look again. LKI_SLEEP: reserved
+ * for older waiters. */
+static enum lki_verdict try_open_word(struct lki_wait *wait, uint32_t word, uint64_t now_ns)
 {
     struct lki_party *party = wait->party;
     const struct lki_area *area = party->area;
@@ -205,6 +249,8 @@ static enum lki_verdict try_free_word(struct lki_wait *wait, uint32_t word, uint
     if (!shared) {
         if (!take_word(wait, word))
             return LKI_BUSY;
+        if (wait->mode == LKI_MODE_UPDATE)
+            return enter_update(wait);
         return wait->phase == LKI_WAIT_PHASE_DRAINING ? LKI_BUSY : enter_exclusive(wait);
     }
     if (!lki_party_has_free_cell(party)) { /* filled since the wait began */
@@ -216,16 +262,6 @@ static enum lki_verdict try_free_word(struct lki_wait *wait, uint32_t word, uint
     publish(wait, LKI_WAIT_NONE);
     lki_turn_pass_on(party, wait->lock);
     return end(wait, word);
-}
-
-/* Makes the owner look for us when it unlocks. False: the word changed. */
-static bool park(struct lki_wait *wait, uint32_t word)
-{
-    LKI_STEP("park");
-    /* [wait-word] seq_cst: our wait is published before PARKED can be seen */
-    return word & LKI_PARKED || atomic_compare_exchange_strong_explicit(
-                                    &wait->party->area->hot[wait->lock].word, &word,
-                                    word | LKI_PARKED, memory_order_seq_cst, memory_order_relaxed);
 }
 
 static void grow_impatient(struct lki_wait *wait, uint64_t now_ns)
@@ -252,13 +288,13 @@ enum lki_verdict lki_wait_step(struct lki_wait *wait, uint64_t now_ns, struct lk
             atomic_load_explicit(&party->area->hot[wait->lock].word, memory_order_seq_cst);
         uint32_t owner = lki_word_id(word);
         note_seen(wait, word, now_ns);
-        if (owner == 0) {
-            enum lki_verdict verdict = try_free_word(wait, word, now_ns);
+        if (owner == 0 || (wait->mode == LKI_MODE_SHARED && !lki_word_excludes_readers(word))) {
+            enum lki_verdict verdict = try_open_word(wait, word, now_ns);
             if (verdict == LKI_BUSY)
                 continue;
             if (verdict != LKI_SLEEP)
                 return verdict;
-        } else if (!park(wait, word)) {
+        } else if (!lki_turn_park(party, wait->lock, word)) {
             continue;
         }
         if (now_ns >= wait->deadline_ns) {
@@ -286,7 +322,10 @@ void lki_wait_give_up(struct lki_wait *wait)
         break;
     case LKI_WAIT_PHASE_DRAINING:
         publish(wait, LKI_WAIT_NONE);
-        lki_turn_back_out(wait->party, wait->lock);
+        if (wait->upgrade)
+            lki_turn_become_update(wait->party, wait->lock, LKI_READ);
+        else
+            lki_turn_back_out(wait->party, wait->lock);
         break;
     }
 }

@@ -23,6 +23,7 @@ struct lki_wait {
     uint32_t lock;
     enum lki_mode mode;
     enum lki_hold hold;
+    bool upgrade; /* of a hold for update, which is what giving up comes back to */
     enum lki_wait_phase phase;
     uint64_t fact; /* what is published */
     uint64_t start_ns;
@@ -49,6 +50,13 @@ struct lki_sleep {
 enum lki_verdict lki_wait_begin(struct lki_wait *wait, struct lki_party *party, uint32_t lock,
                                 enum lki_mode mode, enum lki_hold hold, uint64_t now_ns,
                                 uint64_t deadline_ns);
+
+/* The same for a hold for update that is to become exclusive, once the readers have left; none comes in
+ * from now on. lki_lock_upgrade_try() has been tried; `hold` is how the lock was taken. Giving up, or a
+ * time-out, leaves it held for update. LKI_SLEEP (now step), LKI_NOT_HELD (not for update) or LKI_STALE. */
+enum lki_verdict lki_wait_begin_upgrade(struct lki_wait *wait, struct lki_party *party,
+                                        uint32_t lock, enum lki_hold hold, uint64_t now_ns,
+                                        uint64_t deadline_ns);
 
 /* Looks once. LKI_TAKEN, _TAKEN_DIED or _TIMED_OUT: ended. LKI_NO_CELL: ended, since this party has
  * filled its hold cells while it waited. LKI_SLEEP: *out_sleep says how long. */

@@ -5,6 +5,12 @@ proctype client(byte me)
     byte w, v, vt, mytk, o, ot, j, lw, lseq, rd;
     bit vl, ol, imp, older, writer, ok, found;
     bit excl, toexit, tmo, queued, seen, napped, gave_up, trying, backing;
+#ifdef UPDATES
+    bit upd;  /* in update mode, or on the way there */
+    bit upg;  /* draining, to become exclusive */
+    bit tos;  /* becomes shared with the freeing of the word */
+    byte changes; /* of its mode */
+#endif
 
     rounds = (me == 0 -> ROUNDS0 : (me == 1 -> ROUNDS1 : ROUNDS2));
 
@@ -14,6 +20,9 @@ begin:
         before[me] = 0;
         vl = 0; ol = 0; imp = 0; older = 0; writer = 0; ok = 0; found = 0;
         excl = 0; toexit = 0; tmo = 0; queued = 0; seen = 0; napped = 0; gave_up = 0; trying = 0; backing = 0
+#ifdef UPDATES
+        ; upd = 0; upg = 0; tos = 0; changes = 0
+#endif
     };
     if
     :: rounds == 0 -> goto done
@@ -30,6 +39,23 @@ begin:
     :: OPS & OP_EXIT -> excl = 1; toexit = 1; goto x_fast
     :: OPS & OP_TRYX -> excl = 1; goto x_try
     :: OPS & OP_S -> goto s_fast
+#ifdef UPDATES
+    :: OPS & OP_U -> excl = 1; upd = 1; goto x_fast
+    :: OPS & OP_TRYU -> excl = 1; upd = 1; goto x_try
+#define MODE_BITS (upd -> UPDATE : 0)
+#ifdef M_UPDATE_TAKER_DROPS_BIAS
+#define STAYS_BESIDE(w) ((w) & (upd -> (DIED | READ) : (DIED | BIASED)))
+#else
+#define STAYS_BESIDE(w) ((w) & (upd -> (DIED | BIASED | READ) : (DIED | BIASED)))
+#endif
+#define WANTED (upd -> UPDATER : (excl -> EXCL : 0))
+#define IS_EXCL (excl && !upd)
+#else
+#define MODE_BITS 0
+#define STAYS_BESIDE(w) ((w) & (DIED | BIASED))
+#define WANTED (excl -> EXCL : 0)
+#define IS_EXCL excl
+#endif
     :: OPS & OP_TRYS -> goto s_try
 #ifdef DATA
     :: OPS & OP_READ -> goto optimistic
@@ -40,14 +66,17 @@ begin:
 x_fast:
     w = 0;
     STEP(
-        CAS(me + 1);
+        CAS(me + 1 + MODE_BITS);
         if
         :: ok -> CHECK_NOT_BARGED(1)
         :: else
         fi
     );
     if
-    :: ok -> goto x_taken
+#ifdef UPDATES
+    :: ok && upd -> goto u_taken
+#endif
+    :: ok && IS_EXCL -> goto x_taken
     :: else -> goto wait
     fi;
 
@@ -68,7 +97,7 @@ x_try:
     :: else
     fi;
     if
-    :: w & READ ->
+    :: (w & READ) && IS_EXCL ->
         scan_cells();
         if
         :: found -> goto begin /* EBUSY */
@@ -77,7 +106,7 @@ x_try:
     :: else
     fi;
     STEP(
-        CAS((me + 1) | (w & (PARKED | DIED | BIASED)));
+        CAS((me + 1) | MODE_BITS | (w & PARKED) | STAYS_BESIDE(w));
         if
         :: ok -> CHECK_TURN(1)
         :: else
@@ -86,7 +115,10 @@ x_try:
     );
     if
     :: !ok -> goto x_try
-    :: else
+#ifdef UPDATES
+    :: ok && upd -> goto u_taken
+#endif
+    :: ok && IS_EXCL
     fi;
 #ifdef BIAS
     if
@@ -112,7 +144,7 @@ x_try:
 
 wait:
     STEP(mytk = ticket; ticket++);
-    STEP(wt[me] = WAIT | (excl -> EXCL : 0) | (PATIENCE == 0 -> IMPATIENT : 0); tick[me] = mytk);
+    STEP(wt[me] = WAIT | WANTED | (PATIENCE == 0 -> IMPATIENT : 0); tick[me] = mytk);
     queued = 1;
 
 look:
@@ -159,9 +191,9 @@ look:
     :: IS_FREE(w) && excl ->
         STEP(
 #ifdef M_TAKE_WITHOUT_PARKED
-            CAS((me + 1) | (w & (DIED | BIASED)));
+            CAS((me + 1) | MODE_BITS | STAYS_BESIDE(w));
 #else
-            CAS((me + 1) | PARKED | (w & (DIED | BIASED)));
+            CAS((me + 1) | MODE_BITS | PARKED | STAYS_BESIDE(w));
 #endif
             if
             :: ok -> CHECK_TURN(1)
@@ -171,11 +203,14 @@ look:
         );
         if
         :: !ok -> goto look
-        :: ok && (w & READ) -> goto drain
-        :: else -> goto x_took
+#ifdef UPDATES
+        :: ok && upd -> goto u_took
+#endif
+        :: ok && IS_EXCL && (w & READ) -> goto drain
+        :: ok && IS_EXCL && !(w & READ) -> goto x_took
         fi
-    :: IS_FREE(w) && !excl -> goto s_enter
-    :: !IS_FREE(w) && !(w & PARKED) ->
+    :: IS_OPEN(w) && !excl -> goto s_enter
+    :: !IS_FREE(w) && !(IS_OPEN(w) && !excl) && !(w & PARKED) ->
         STEP(
             CAS(w | PARKED);
             if
@@ -185,6 +220,9 @@ look:
         );
         if
         :: !ok -> goto look
+#if defined(UPDATES) && !defined(M_UPDATE_PARKED_WITHOUT_READERS)
+        :: ok && (w & UPDATE) -> wake_readers(); goto sleep
+#endif
         :: else -> goto sleep
         fi
     :: else -> goto sleep
@@ -203,7 +241,7 @@ wait_turn: /* the word is free and reserved for somebody older */
         v = 0; seen = 0; napped = 0; lw = 0; lseq = 0;
 #ifdef M_STEP_OVER_WITHOUT_LATE
         STEP(
-            CAS((me + 1) | PARKED | (w & (DIED | BIASED)))
+            CAS((me + 1) | MODE_BITS | PARKED | STAYS_BESIDE(w))
         );
         if
         :: !ok -> goto look
@@ -336,6 +374,12 @@ drain_again:
 
 #ifdef BIAS
 back_out_biased: /* nobody has made the barrier: the next taker has to */
+#ifdef UPDATES
+    if
+    :: upg -> goto back_to_update
+    :: else
+    fi;
+#endif
 #ifdef M_BIAS_BACKS_OUT_PLAIN
     rd = READ;
     STEP(word = word & ~BIASED);
@@ -345,6 +389,12 @@ back_out_biased: /* nobody has made the barrier: the next taker has to */
     goto backing_out;
 #endif
 back_out: /* without having touched the sequence */
+#ifdef UPDATES
+    if
+    :: upg -> goto back_to_update
+    :: else
+    fi;
+#endif
 #ifndef M_BACK_OUT_WITHOUT_READ
     rd = READ;
 #else
@@ -359,27 +409,33 @@ backing_out:
 backed_out:
     rd = 0;
 #ifndef M_BACK_OUT_WAKES_NO_READERS
-    j = 0;
-    do
-    :: j < N && j != me ->
-        STEP(v = wt[j]);
-        if
-        :: (v & WAIT) && !(v & EXCL) -> v = 0; wake(j)
-        :: else -> v = 0
-        fi;
-        j++
-    :: j < N && j == me -> j++
-    :: else -> break
-    od;
-    j = 0;
+    wake_readers();
+#endif
+#ifdef UPDATES
+    if
+#ifdef M_DOWNGRADE_FREES_FIRST
+    :: tos -> STEP(cell[me] = 1); tos = 0; goto s_leave
+#else
+    :: tos -> tos = 0; goto s_leave
+#endif
+    :: else
+    fi;
 #endif
     goto begin;
+
+#ifdef UPDATES
+#include "update.pml"
+#endif
 
 x_took:
     STEP(wt[me] = 0; est[me] = 0);
 x_taken:
     STEP(
         assert(xin == 0 && sinside == 0);
+#ifdef UPDATES
+        assert(uin == 0 || (uin == me + 1 && upg));
+        uin = 0;
+#endif
         assert(((word & DIED) != 0) == owed && (seq & 1) == owed);
         if
         :: toexit -> seq = (seq + 2) % 8
@@ -444,6 +500,13 @@ x_taken:
     :: true
     fi;
 
+#ifdef UPDATES
+    if
+    :: changes < CHANGES && !toexit -> changes++; goto x_down
+    :: true
+    fi;
+#endif
+leave_sequence:
     STEP(w = word; assert((w & ID) == me + 1));
     STEP(
         xin = 0;
@@ -457,6 +520,13 @@ x_taken:
         :: else
         fi
     );
+#ifdef UPDATES
+    if
+    :: tos -> rd = READ; goto unlock_slow
+    :: upd -> goto x_to_u
+    :: else
+    fi;
+#endif
     w = me + 1;
     STEP(CAS(0));
     if
@@ -465,42 +535,64 @@ x_taken:
     fi;
 
 unlock_slow:
+#ifdef UPDATES
+#ifdef M_UPDATE_RELEASE_DROPS_READ
+#define STAYS(w) ((w) & (DIED | BIASED))
+#else
+#define STAYS(w) ((w) & (DIED | BIASED | READ)) /* an owner in update mode leaves readers inside */
+#endif
+#define NOW_SHARED \
+    if \
+    :: ok && tos -> assert(xin == 0); sinside = sinside | ME_BIT \
+    :: else \
+    fi
+#else
+#define STAYS(w) ((w) & DIED)
+#define NOW_SHARED skip
+#endif
 #ifdef M_UNLOCK_SCANS_FIRST
     scan_waits(0);
 #endif
     STEP(w = word);
     if
-    :: !(w & PARKED) ->
-        STEP(CAS((w & DIED) | (rd & (READ | BIASED))));
+    :: w & PARKED ->
+        STEP(CAS(w & ~PARKED));
         if
         :: !ok -> goto unlock_slow
-        :: ok && rd -> goto backed_out
-        :: else -> goto begin
-        fi
-    :: else
+        :: else -> w = w & ~PARKED
+        fi;
+#ifdef M_UNLOCK_RETRY_FROM_SCAN
+        goto unlock_scan
+#elif defined(M_UNLOCK_SCANS_FIRST)
+        skip
+#else
+        scan_waits(0)
+#endif
+    :: else /* nobody since the last scan, if there was one */
     fi;
-    STEP(CAS(w & ~PARKED));
-    if
-    :: !ok -> goto unlock_slow
-    :: else -> w = w & ~PARKED
-    fi;
+    goto unlock_free;
+#ifdef M_UNLOCK_RETRY_FROM_SCAN
 unlock_scan:
-#ifndef M_UNLOCK_SCANS_FIRST
     scan_waits(0);
 #endif
+unlock_free:
     STEP(
 #ifdef M_UNLOCK_NEVER_FAIR
-        CAS((w & DIED) | (rd & (READ | BIASED)))
+        CAS(STAYS(w) | (rd & (READ | BIASED)));
 #elif defined(M_UNLOCK_LOSES_DIED)
-        CAS((rd & (READ | BIASED)) | (o && imp -> (FAIR | PARKED) : 0))
+        CAS((rd & (READ | BIASED)) | (o && imp -> (FAIR | PARKED) : 0));
 #else
-        CAS((w & DIED) | (rd & (READ | BIASED)) | (o && imp -> (FAIR | PARKED) : 0))
+        CAS(STAYS(w) | (rd & (READ | BIASED)) | (o && imp -> (FAIR | PARKED) : 0));
 #endif
+        NOW_SHARED
     );
     if
     :: !ok ->
-        o = 0; ol = 0; imp = 0; older = 0; writer = 0;
+#ifdef M_UNLOCK_FORGETS_SCAN
+        o = 0; imp = 0;
+#endif
 #ifdef M_UNLOCK_RETRY_FROM_SCAN
+        o = 0; ol = 0; imp = 0; older = 0; writer = 0;
         STEP(w = word);
         goto unlock_scan
 #else
@@ -534,7 +626,7 @@ s_try:
     mytk = 255;
     STEP(w = word; before[me] = EST_AHEAD(0));
     if
-    :: !IS_FREE(w) -> goto begin
+    :: !IS_OPEN(w) -> goto begin
     :: IS_FREE(w) && (w & FAIR) ->
         scan_waits(0);
         if
@@ -563,14 +655,14 @@ s_load:
     STEP(
         w = word;
         if
-        :: IS_FREE(w) && (w & READ) && (queued || trying || !(w & (FAIR | DIED))) ->
+        :: IS_OPEN(w) && (w & READ) && (queued || trying || !(w & (FAIR | DIED))) ->
             s_inside(queued || trying)
         :: else
         fi
     );
     if
     :: sinside & ME_BIT -> goto s_in
-    :: !(sinside & ME_BIT) && (!IS_FREE(w) || (!queued && !trying && (w & (FAIR | DIED)))) ->
+    :: !(sinside & ME_BIT) && (!IS_OPEN(w) || (!queued && !trying && (w & (FAIR | DIED)))) ->
         backing = 1;
         before[me] = 0;
         goto s_leave

@@ -89,6 +89,11 @@ byte crashes = CRASHES;
 #define BARRIERLESS 0 /* bit i: client i may find nobody who makes the barrier for it */
 #endif
 
+/* UPDATES: there is update mode. */
+#ifndef CHANGES
+#define CHANGES 1 /* of the mode of one hold: upgrades and downgrades */
+#endif
+
 #include "state.pml"  /* shared memory, ghosts, what one step is */
 #include "steps.pml"  /* scan, wake, leave, pass on: shared by client and broker */
 #include "client.pml" /* one session after another in one slot */

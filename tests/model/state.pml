@@ -6,6 +6,8 @@
 #define OP_TRYS 8
 #define OP_EXIT 16 /* exclusive, to exit: the sequence stays even */
 #define OP_READ 32 /* optimistic read */
+#define OP_U 64 /* update: beside readers, may become exclusive */
+#define OP_TRYU 128
 
 /* the lock word; no generation, which makes every comparison weaker than in the engine */
 #define ID 3
@@ -18,13 +20,26 @@
 #else
 #define BIASED 0
 #endif
+#ifdef UPDATES
+#define UPDATE 128 /* beside an id: the owner writes nothing, readers may join */
+#else
+#define UPDATE 0
+#endif
 #define IS_FREE(w) (((w) & ID) == 0)
+#define IS_OPEN(w) (IS_FREE(w) || ((w) & UPDATE)) /* to readers */
 
 /* the wait cell of an attachment: kind, mode, impatience */
 #define WAIT 1
 #define DRAIN 2
 #define EXCL 4
 #define IMPATIENT 8
+#define UPDATER 16
+#define WAITS_SHARED(fact) (((fact) & WAIT) && !((fact) & (EXCL | UPDATER)))
+#if N == 3
+#define NOBODY_WAITS_TO_READ (!WAITS_SHARED(wt[0]) && !WAITS_SHARED(wt[1]) && !WAITS_SHARED(wt[2]))
+#else
+#define NOBODY_WAITS_TO_READ (!WAITS_SHARED(wt[0]) && !WAITS_SHARED(wt[1]))
+#endif
 
 /* Shared memory. The sequence is kept modulo 8: enough for its parity and for "the same as before". */
 byte word;
@@ -57,6 +72,9 @@ byte ticks;
 
 /* Ghosts: what the properties talk about; no step looks at them. */
 byte xin;     /* 1 + the client between taking (after its drain) and the end of its sequence */
+#ifdef UPDATES
+byte uin;     /* 1 + the client that holds in update mode */
+#endif
 byte sinside; /* bit i: client i holds shared */
 bit owed;     /* an owner died with an odd sequence and nobody has declared the data whole since */
 bit est[N];   /* impatient waiter that has completed a look: nobody younger may pass it ... */
@@ -126,7 +144,8 @@ inline die()
 #endif
     if
     :: (word & ID) == me + 1 && (seq & 1) ->
-        assert(!toexit || owed); /* a hold to exit leaves no damage that was not there before */
+        /* a hold to exit, or in update mode, leaves no damage that was not there before */
+        assert(!(toexit || (word & UPDATE)) || owed);
         owed = 1
     :: else
     fi;
@@ -134,6 +153,12 @@ inline die()
     :: xin == me + 1 -> xin = 0
     :: else
     fi;
+#ifdef UPDATES
+    if
+    :: uin == me + 1 -> uin = 0
+    :: else
+    fi;
+#endif
     sinside = sinside & ~ME_BIT;
     est[me] = 0; pass[me] = 0; slp[me] = 0
 }

@@ -31,6 +31,23 @@ inline wake_all()
     j = 0
 }
 
+inline wake_readers()
+{
+    j = 0;
+    do
+    :: j < N && j != me ->
+        STEP(v = wt[j]);
+        if
+        :: WAITS_SHARED(v) -> v = 0; wake(j)
+        :: else -> v = 0
+        fi;
+        j++
+    :: j < N && j == me -> j++
+    :: else -> break
+    od;
+    j = 0
+}
+
 #ifdef M_WORKER_REPAIR_WAKES_ONE
 inline wake_first()
 {
@@ -220,7 +237,15 @@ inline pass_on()
         :: o && !IS_FREE(w) && !(w & PARKED) ->
             STEP(CAS(w | PARKED));
             if
-            :: ok -> ok = 0; break
+            :: ok ->
+                ok = 0;
+#if defined(UPDATES) && !defined(M_UPDATE_PARKED_WITHOUT_READERS)
+                if
+                :: w & UPDATE -> wake_readers()
+                :: else
+                fi;
+#endif
+                break
             :: else
             fi
 #endif
@@ -236,9 +261,11 @@ inline s_inside(whom_queued)
     assert(xin == 0);
     assert(((w & DIED) != 0) == owed);
     if
-    :: whom_queued -> CHECK_TURN(0)
+    :: !IS_FREE(w) /* in update mode: readers may always join */
+    :: IS_FREE(w) && (whom_queued) -> CHECK_TURN(0)
     :: else -> CHECK_NOT_BARGED(0)
     fi;
     before[me] = 0;
+    UNESTABLISH; /* in, though its wait still stands */
     sinside = sinside | ME_BIT
 }

@@ -15,42 +15,13 @@
 #include "engine/fast.h"
 #include "engine/repair.h"
 #include "engine/wait.h"
+#include "tests/stress/engine/scenario.h"
 #include "tests/stress/engine/schedule.h"
 
 #define LOCKS 2
-#define PARTIES_MAX 3
 #define PROBER_SLOT (PARTIES_MAX + 1)
-#define OPS_MAX 3
 #define DEADLINE_NS (50 * LKI_NS_PER_MS)
 #define TOKEN_START (UINT64_C(7) << 32)
-
-enum op_kind {
-    OP_END,
-    OP_EXCLUSIVE,
-    OP_EXCLUSIVE_TIMED,
-    OP_EXCLUSIVE_TRY,
-    OP_EXCLUSIVE_TO_EXIT,
-    OP_EXCLUSIVE_BOTH,     /* lock 0, and lock 1 inside */
-    OP_EXCLUSIVE_OTHER,    /* lock 1 */
-    OP_EXCLUSIVE_CARELESS, /* does not repair what it is told to be damaged */
-    OP_EXCLUSIVE_CLOSE,    /* closes its session inside */
-    OP_SHARED,
-    OP_SHARED_TIMED,
-    OP_SHARED_TRY,
-    OP_OPTIMISTIC,
-};
-
-struct scenario {
-    const char *name;
-    unsigned preemptions;
-    unsigned deaths;  /* of parties and of the broker in its repair; the last party is immortal */
-    unsigned repairs; /* of each death, at the same time */
-    unsigned naps;    /* how often a sleep may end by its own nap, instead of the deadline */
-    uint64_t patience_ns;
-    uint32_t
-        first_word; /* of lock 0: READ as readers leave it behind; BIASED: they need no fence */
-    enum op_kind ops[PARTIES_MAX][OPS_MAX];
-};
 
 struct actor {
     int index; /* of the party, and of its fiber */
@@ -75,7 +46,7 @@ static struct {
 } pending[PARTIES_MAX]; /* the store of an actor that the others do not see yet */
 static struct {
     unsigned long taken, told_damaged, timed_out, deaths, valid_reads, refused_reads, busy;
-    unsigned long fenceless, barriers;
+    unsigned long fenceless, barriers, upgraded, kept;
 } seen;
 
 static void wake(void *user, uint32_t slot, bool brokered)
@@ -132,12 +103,17 @@ static bool barrier(void *user)
 
 /* --- what has to hold inside --- */
 
+static bool exclude_each_other(uint32_t mode, uint32_t other)
+{
+    return mode == LKI_MODE_EXCLUSIVE || other == LKI_MODE_EXCLUSIVE ||
+           (mode == LKI_MODE_UPDATE && other == LKI_MODE_UPDATE);
+}
+
 static void check_exclusion(const struct actor *self, uint32_t lock, uint32_t mode)
 {
     for (int i = 0; i < PARTIES_MAX; i++) {
         uint32_t other = actors[i].inside[lock];
-        if (&actors[i] != self && other != 0 &&
-            (other == LKI_MODE_EXCLUSIVE || mode == LKI_MODE_EXCLUSIVE))
+        if (&actors[i] != self && other != 0 && exclude_each_other(mode, other))
             schedule_fail("lock %u: actors %d and %d are both inside", lock, self->index, i);
     }
 }
@@ -161,7 +137,7 @@ static void entered(struct actor *self, uint32_t lock, enum lki_mode mode, enum 
     }
     if (sequence <= last_token[lock])
         schedule_fail("lock %u: the token did not rise", lock);
-    if ((sequence & 1) != (hold == LKI_HOLD_DATA || damaged[lock]))
+    if ((sequence & 1) != ((mode == LKI_MODE_EXCLUSIVE && hold == LKI_HOLD_DATA) || damaged[lock]))
         schedule_fail("lock %u: parity is wrong inside", lock);
     last_token[lock] = sequence;
 }
@@ -231,16 +207,13 @@ static void died(void *user, int index)
 
 /* --- the operations --- */
 
-static enum lki_verdict wait_for(struct actor *self, uint32_t lock, enum lki_mode mode,
-                                 enum lki_hold hold, uint64_t deadline_ns)
+/* Until the wait ends. */
+static enum lki_verdict step_on(struct actor *self, struct lki_wait *wait, enum lki_verdict verdict)
 {
-    struct lki_wait wait;
     struct lki_sleep sleep;
-    enum lki_verdict verdict =
-        lki_wait_begin(&wait, &self->party, lock, mode, hold, now_ns, deadline_ns);
 
     while (verdict == LKI_SLEEP) {
-        verdict = lki_wait_step(&wait, now_ns, &sleep);
+        verdict = lki_wait_step(wait, now_ns, &sleep);
         if (verdict != LKI_SLEEP)
             break;
         if (sleep.futex_value & LKI_LATE)
@@ -250,11 +223,19 @@ static enum lki_verdict wait_for(struct actor *self, uint32_t lock, enum lki_mod
         if (atomic_load_explicit(sleep.futex, memory_order_seq_cst) != sleep.futex_value)
             continue;
         if (schedule_sleep()) {
-            uint64_t until_ns = scenario->naps > 0 ? sleep.until_ns : deadline_ns;
+            uint64_t until_ns = scenario->naps > 0 ? sleep.until_ns : wait->deadline_ns;
             now_ns = until_ns > now_ns ? until_ns : now_ns;
         }
     }
     return verdict;
+}
+
+static enum lki_verdict wait_for(struct actor *self, uint32_t lock, enum lki_mode mode,
+                                 enum lki_hold hold, uint64_t deadline_ns)
+{
+    struct lki_wait wait;
+    return step_on(self, &wait,
+                   lki_wait_begin(&wait, &self->party, lock, mode, hold, now_ns, deadline_ns));
 }
 
 static bool is_biased(void)
@@ -285,12 +266,13 @@ static bool release_shared_fast(struct actor *self, uint32_t lock)
 static bool acquire(struct actor *self, uint32_t lock, enum lki_mode mode, enum lki_hold hold,
                     enum op_kind kind)
 {
-    bool once = kind == OP_EXCLUSIVE_TRY || kind == OP_SHARED_TRY;
+    bool once = kind == OP_EXCLUSIVE_TRY || kind == OP_SHARED_TRY || kind == OP_UPDATE_TRY ||
+                kind == OP_UPGRADE_TRY;
     bool timed = kind == OP_EXCLUSIVE_TIMED || kind == OP_SHARED_TIMED;
     enum lki_verdict verdict = LKI_TAKEN;
 
-    bool fast = mode == LKI_MODE_SHARED ? take_shared_fast(self, lock)
-                                        : lki_fast_take_exclusive(&self->party, lock, hold);
+    bool fast = (mode == LKI_MODE_SHARED && take_shared_fast(self, lock)) ||
+                (mode == LKI_MODE_EXCLUSIVE && lki_fast_take_exclusive(&self->party, lock, hold));
     if (!fast)
         verdict = lki_lock_try(&self->party, lock, mode, hold);
     if (verdict == LKI_BUSY && !once)
@@ -308,8 +290,8 @@ static bool acquire(struct actor *self, uint32_t lock, enum lki_mode mode, enum 
 static void release(struct actor *self, uint32_t lock, enum lki_mode mode)
 {
     self->inside[lock] = 0;
-    if (mode == LKI_MODE_EXCLUSIVE ? lki_fast_release_exclusive(&self->party, lock)
-                                   : release_shared_fast(self, lock))
+    if ((mode == LKI_MODE_EXCLUSIVE && lki_fast_release_exclusive(&self->party, lock)) ||
+        (mode == LKI_MODE_SHARED && release_shared_fast(self, lock)))
         return;
     if (lki_lock_release(&self->party, lock) != LKI_RELEASED)
         schedule_fail("actor %d could not release", self->index);
@@ -328,6 +310,65 @@ static void use(struct actor *self, uint32_t lock, enum lki_mode mode, enum lki_
     if (kind == OP_EXCLUSIVE_BOTH)
         use(self, 1, mode, hold, OP_EXCLUSIVE);
     release(self, lock, mode);
+}
+
+static void downgrade(struct actor *self, enum lki_mode mode)
+{
+    self->inside[0] = mode; /* who comes in from now on need not wait for the return */
+    if (lki_lock_downgrade(&self->party, 0, mode) != LKI_TAKEN)
+        schedule_fail("actor %d could not downgrade", self->index);
+    if ((lki_lock_sequence(&area, 0) & 1) != damaged[0])
+        schedule_fail("parity is wrong after a downgrade");
+    stay_inside(self, 0, mode, LKI_HOLD_DATA, OP_UPDATE);
+}
+
+/* From update to exclusive. False: readers are inside, or were for too long. */
+static bool upgrade(struct actor *self, enum op_kind kind)
+{
+    struct lki_wait wait;
+    enum lki_verdict verdict = lki_lock_upgrade_try(&self->party, 0, LKI_HOLD_DATA);
+
+    if (verdict == LKI_BUSY && kind != OP_UPGRADE_TRY)
+        verdict = step_on(self, &wait,
+                          lki_wait_begin_upgrade(&wait, &self->party, 0, LKI_HOLD_DATA, now_ns,
+                                                 kind == OP_UPGRADE_TIMED ? now_ns + DEADLINE_NS
+                                                                          : LKI_TIME_NEVER));
+    if (verdict == LKI_TAKEN || verdict == LKI_TAKEN_DIED) {
+        entered(self, 0, LKI_MODE_EXCLUSIVE, LKI_HOLD_DATA, verdict);
+        seen.upgraded++;
+        return true;
+    }
+    if (verdict != (kind == OP_UPGRADE_TRY ? LKI_BUSY : LKI_TIMED_OUT) ||
+        lki_lock_held_by(&self->party, 0) != LKI_MODE_UPDATE)
+        schedule_fail("upgrade: verdict %d", (int)verdict);
+    seen.kept++;
+    return false;
+}
+
+static void use_update(struct actor *self, enum op_kind kind)
+{
+    enum lki_mode mode = LKI_MODE_UPDATE;
+
+    if (!acquire(self, 0, mode, LKI_HOLD_DATA, kind))
+        return;
+    stay_inside(self, 0, mode, LKI_HOLD_DATA, kind);
+    if (kind == OP_UPDATE_TO_SHARED) {
+        mode = LKI_MODE_SHARED;
+        downgrade(self, mode);
+    } else if (kind != OP_UPDATE && kind != OP_UPDATE_TRY && upgrade(self, kind)) {
+        stay_inside(self, 0, LKI_MODE_EXCLUSIVE, LKI_HOLD_DATA, kind);
+        downgrade(self, mode);
+    }
+    release(self, 0, mode);
+}
+
+static void use_downgraded(struct actor *self, enum op_kind kind)
+{
+    if (!acquire(self, 0, LKI_MODE_EXCLUSIVE, LKI_HOLD_DATA, kind))
+        return;
+    stay_inside(self, 0, LKI_MODE_EXCLUSIVE, LKI_HOLD_DATA, kind);
+    downgrade(self, LKI_MODE_SHARED);
+    release(self, 0, LKI_MODE_SHARED);
 }
 
 static void read_optimistically(void)
@@ -376,6 +417,17 @@ static void run_op(struct actor *self, enum op_kind kind)
     case OP_OPTIMISTIC:
         read_optimistically();
         break;
+    case OP_UPDATE:
+    case OP_UPDATE_TRY:
+    case OP_UPGRADE:
+    case OP_UPGRADE_TIMED:
+    case OP_UPGRADE_TRY:
+    case OP_UPDATE_TO_SHARED:
+        use_update(self, kind);
+        break;
+    case OP_EXCLUSIVE_TO_SHARED:
+        use_downgraded(self, kind);
+        break;
     }
 }
 
@@ -416,8 +468,9 @@ static void set_up(void *user)
     memset(repaired_by, 0, sizeof(repaired_by));
     for (int i = 0; i < PARTIES_MAX && scenario->ops[i][0] != OP_END; i++) {
         uint32_t id = lki_attachment_open(&area, (uint32_t)i + 1, 1, 0);
-        bool timed =
-            scenario->ops[i][0] == OP_EXCLUSIVE_TIMED || scenario->ops[i][0] == OP_SHARED_TIMED;
+        bool timed = scenario->ops[i][0] == OP_EXCLUSIVE_TIMED ||
+                     scenario->ops[i][0] == OP_SHARED_TIMED ||
+                     scenario->ops[i][0] == OP_UPGRADE_TIMED;
         bool is_last = i + 1 == PARTIES_MAX || scenario->ops[i + 1][0] == OP_END;
         actors[i].index = i;
         actors[i].ops = scenario->ops[i];
@@ -459,69 +512,6 @@ static void finished(void *user)
     }
 }
 
-#define FIFO LKI_PATIENCE_NONE
-#define BARGE LKI_PATIENCE_DEFAULT_NS
-#define X OP_EXCLUSIVE
-#define S OP_SHARED
-#define XT OP_EXCLUSIVE_TIMED
-#define ST OP_SHARED_TIMED
-#define C OP_EXCLUSIVE_CARELESS
-#define B (LKI_READ | LKI_BIASED)
-
-static const struct scenario scenarios[] = {
-    {"two writers twice", 3, 0, 1, 0, BARGE, 0, {{X, X}, {X, X}}},
-    {"two writers twice, in turn", 3, 0, 1, 0, FIFO, 0, {{X, X}, {X, X}}},
-    {"three writers", 2, 0, 1, 0, BARGE, 0, {{X}, {X}, {X}}},
-    {"three writers in turn", 2, 0, 1, 0, FIFO, 0, {{X}, {X}, {X}}},
-    {"writer and reader twice", 3, 0, 1, 0, BARGE, 0, {{X, X}, {S, S}}},
-    {"writer and reader twice, in turn", 3, 0, 1, 0, FIFO, 0, {{X, X}, {S, S}}},
-    {"two readers and a writer", 2, 0, 1, 0, BARGE, 0, {{S, S}, {S}, {X}}},
-    {"two writers and a reader in turn", 2, 0, 1, 0, FIFO, 0, {{X}, {X}, {S}}},
-    {"tries among waits", 2, 0, 1, 0, BARGE, 0, {{X}, {OP_EXCLUSIVE_TRY, OP_SHARED_TRY}, {S}}},
-    {"tries among turns", 2, 0, 1, 0, FIFO, 0, {{X}, {OP_EXCLUSIVE_TRY, OP_SHARED_TRY}, {S}}},
-    {"a writer gives up", 3, 0, 1, 0, BARGE, 0, {{X, X}, {XT}, {X}}},
-    {"a writer gives its turn up", 2, 0, 1, 0, FIFO, 0, {{X}, {XT}, {X}}},
-    {"a reader gives up", 2, 0, 1, 0, BARGE, 0, {{X}, {ST}, {X}}},
-    {"a reader gives its turn up", 2, 0, 1, 0, FIFO, 0, {{X}, {ST}, {S}}},
-    {"a drain gives up", 2, 0, 1, 0, BARGE, LKI_READ, {{S, S}, {XT}, {X}}},
-    {"a drain gives up before a reader", 2, 0, 1, 0, FIFO, LKI_READ, {{S}, {XT}, {S}}},
-    {"optimistic reader", 3, 0, 1, 0, BARGE, 0, {{X, X}, {OP_OPTIMISTIC, OP_OPTIMISTIC}}},
-    {"to exit beside data", 2, 0, 1, 0, BARGE, 0, {{OP_EXCLUSIVE_TO_EXIT}, {X}, {S}}},
-    {"stopped at the head of the queue", 1, 0, 1, 3, FIFO, 0, {{X}, {X}, {X}}},
-    {"stopped before a reader", 1, 0, 1, 3, FIFO, 0, {{X}, {X}, {S}}},
-    {"death of a writer", 1, 1, 1, 0, BARGE, 0, {{X}, {X}, {X}}},
-    {"death of a writer in turn", 1, 1, 1, 0, FIFO, 0, {{X}, {X}, {X}}},
-    {"death beside a reader", 1, 1, 1, 0, BARGE, LKI_READ, {{X}, {S}, {X}}},
-    {"death of a reader", 1, 1, 1, 0, FIFO, LKI_READ, {{S}, {S}, {X}}},
-    {"death among three readers and writers", 1, 1, 1, 0, FIFO, 0, {{S}, {X}, {S}}},
-    {"death with two locks",
-     1,
-     1,
-     1,
-     0,
-     BARGE,
-     0,
-     {{OP_EXCLUSIVE_BOTH}, {OP_EXCLUSIVE_OTHER}, {X}}},
-    {"death in a hold to exit", 1, 1, 1, 0, BARGE, 0, {{OP_EXCLUSIVE_TO_EXIT}, {S}, {X}}},
-    {"death and time-out", 1, 1, 1, 0, FIFO, LKI_READ, {{X}, {XT}, {X}}},
-    {"death under optimistic readers", 1, 1, 1, 0, BARGE, 0, {{X}, {OP_OPTIMISTIC}, {X}}},
-    {"death of one of two, twice", 2, 1, 1, 0, BARGE, 0, {{X, X}, {X, X}}},
-    {"two deaths", 0, 2, 1, 0, BARGE, 0, {{X}, {X}, {X}}},
-    {"nobody mends the damage", 1, 1, 1, 0, BARGE, 0, {{C}, {C, OP_OPTIMISTIC}, {C, C}}},
-    {"two brokers repair one death", 2, 1, 2, 0, BARGE, 0, {{X}, {X}}},
-    {"the broker dies in the repair", 0, 2, 1, 0, FIFO, LKI_READ, {{X}, {S}, {X}}},
-    {"biased: writer and reader twice", 3, 0, 1, 0, BARGE, B, {{X, X}, {S, S}}},
-    {"biased: writer and reader twice, in turn", 3, 0, 1, 0, FIFO, B, {{X, X}, {S, S}}},
-    {"biased: two readers and a writer", 2, 0, 1, 0, BARGE, B, {{S, S}, {S}, {X}}},
-    {"biased: two writers and a reader in turn", 2, 0, 1, 0, FIFO, B, {{X}, {X}, {S, S}}},
-    {"biased: tries", 3, 0, 1, 0, BARGE, B, {{OP_EXCLUSIVE_TRY, OP_SHARED_TRY}, {S, S}}},
-    {"biased: a drain gives up", 2, 0, 1, 0, BARGE, B, {{S, S}, {XT}, {X}}},
-    {"biased: death of a reader", 1, 1, 1, 0, FIFO, B, {{S}, {S}, {X}}},
-    {"biased: death of a writer", 1, 1, 1, 0, FIFO, B, {{X}, {S, S}, {X}}},
-    {"biased: the broker dies in the repair", 0, 2, 1, 0, FIFO, B, {{X}, {S}, {X}}},
-    {"a session closes inside", 1, 1, 1, 0, BARGE, LKI_READ, {{OP_EXCLUSIVE_CLOSE}, {S}, {X}}},
-};
-
 int main(int argc, char **argv)
 {
     unsigned long total = 0;
@@ -530,7 +520,7 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     lki_step_hook = step;
     lki_store_hook = keep_back;
-    for (size_t i = 0; i < LKI_ARRAY_LENGTH(scenarios); i++) {
+    for (size_t i = 0; i < scenario_count; i++) {
         scenario = &scenarios[i];
         struct schedule_plan plan = {
             .preemptions = scenario->preemptions + deeper,
@@ -546,14 +536,17 @@ int main(int argc, char **argv)
                (double)(lki_clock_now_ns() - begun_ns) / (double)LKI_NS_PER_S);
         total += runs;
     }
-    printf("%lu schedules; taken %lu, told of damage %lu, timed out %lu, busy %lu, deaths %lu, "
-           "optimistic reads valid %lu, refused %lu; without a fence %lu, barriers %lu\n",
-           total, seen.taken, seen.told_damaged, seen.timed_out, seen.busy, seen.deaths,
-           seen.valid_reads, seen.refused_reads, seen.fenceless, seen.barriers);
+    printf(
+        "%lu schedules; taken %lu, told of damage %lu, timed out %lu, busy %lu, deaths %lu, "
+        "optimistic reads valid %lu, refused %lu; without a fence %lu, barriers %lu; upgraded %lu, "
+        "not %lu\n",
+        total, seen.taken, seen.told_damaged, seen.timed_out, seen.busy, seen.deaths,
+        seen.valid_reads, seen.refused_reads, seen.fenceless, seen.barriers, seen.upgraded,
+        seen.kept);
     /* A harness that never gets to these checks nothing. */
     return seen.told_damaged > 0 && seen.timed_out > 0 && seen.busy > 0 && seen.deaths > 0 &&
                    seen.valid_reads > 0 && seen.refused_reads > 0 && seen.fenceless > 0 &&
-                   seen.barriers > 0
+                   seen.barriers > 0 && seen.upgraded > 0 && seen.kept > 0
                ? 0
                : 1;
 }

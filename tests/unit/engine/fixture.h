@@ -17,6 +17,7 @@
 #define FIRST_SEQUENCE (UINT64_C(5) << 32)
 #define X LKI_MODE_EXCLUSIVE
 #define S LKI_MODE_SHARED
+#define U LKI_MODE_UPDATE
 
 /* The parties, in order of their slots. */
 enum who { ANNA, BERT, CARL, DORA, EMIL, PARTIES };

@@ -355,7 +355,7 @@ static void dora_releases(void)
 static void dora_takes_and_soon_releases(void)
 {
     dora_takes();
-    at_step("cas_word", 1, dora_releases); /* when PARKED is about to be set for her */
+    at_step("park", 1, dora_releases); /* when PARKED is about to be set for her */
 }
 
 Test(races, giving_up_wakes_the_next_when_the_owner_leaves_before_it_is_told)
