@@ -158,7 +158,7 @@ static int check_acquire(struct lk_lock *lock, enum lk_mode mode, lk_acquired_fn
         return r;
     char label[LKI_LABEL_BYTES];
     lki_lock_label(lock, label, sizeof(label));
-    if (!acquired || (mode != LK_SHARED && mode != LK_EXCLUSIVE && mode != LK_EXCLUSIVE_TO_EXIT))
+    if (!acquired || !lki_lock_mode_is_valid(mode))
         return lki_fail(-EINVAL, "cannot lock '%s': %s", label,
                         acquired ? "unknown mode" : "no callback");
     if (lock->async.request != 0)

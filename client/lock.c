@@ -186,7 +186,7 @@ int lki_lock_check(const struct lk_lock *lock, const char *verb)
 
 /* --- Taking --- */
 
-static int verdict_result(struct lk_lock *lock, enum lki_verdict verdict)
+int lki_lock_result(struct lk_lock *lock, enum lki_verdict verdict)
 {
     char label[LKI_LABEL_BYTES];
     switch (verdict) {
@@ -217,6 +217,12 @@ static int verdict_result(struct lk_lock *lock, enum lki_verdict verdict)
     return lki_fail_hint(-ESTALE, "close the segment and open it again");
 }
 
+bool lki_lock_mode_is_valid(enum lk_mode mode)
+{
+    return mode == LK_SHARED || mode == LK_EXCLUSIVE || mode == LK_UPDATE ||
+           mode == LK_EXCLUSIVE_TO_EXIT;
+}
+
 /* Whatever the fast path does not do. Apart, so that the fast path saves no registers for it. */
 LKI_NOINLINE static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)
 {
@@ -225,9 +231,9 @@ LKI_NOINLINE static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, ui
         r = lki_segment_check_data(lock->segment, "lock");
     if (r < 0)
         return r;
-    if (mode != LK_SHARED && mode != LK_EXCLUSIVE && mode != LK_EXCLUSIVE_TO_EXIT)
+    if (!lki_lock_mode_is_valid(mode))
         return lki_fail(-EINVAL,
-                        "cannot lock in mode 0x%x: it is LK_SHARED, LK_EXCLUSIVE or "
+                        "cannot lock in mode 0x%x: it is LK_SHARED, LK_EXCLUSIVE, LK_UPDATE or "
                         "LK_EXCLUSIVE_TO_EXIT",
                         (unsigned)mode);
     if (lock->held_id != 0)
@@ -236,7 +242,7 @@ LKI_NOINLINE static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, ui
         return lki_lock_fail_pending(lock);
     if (lock->segment->brokered)
         return lki_brokered_acquire(lock, mode, timeout_ns);
-    enum lki_mode engine_mode = mode == LK_SHARED ? LKI_MODE_SHARED : LKI_MODE_EXCLUSIVE;
+    enum lki_mode engine_mode = (enum lki_mode)((uint32_t)mode & ~(uint32_t)LK_TO_EXIT);
     enum lki_hold hold = mode == LK_EXCLUSIVE_TO_EXIT ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
     enum lki_verdict verdict = lki_wait_native(lock, engine_mode, hold, timeout_ns);
     bool taken = verdict == LKI_TAKEN || verdict == LKI_TAKEN_DIED;
@@ -250,7 +256,7 @@ LKI_NOINLINE static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, ui
         lki_deadlock_taken(lock);
     if (verdict == LKI_BUSY && timeout_ns != 0)
         return -EDEADLK; /* has the broker's words */
-    return verdict_result(lock, verdict);
+    return lki_lock_result(lock, verdict);
 }
 
 LKI_NOINLINE static int acquire_fenced(struct lk_lock *lock, uint64_t timeout_ns)
@@ -295,17 +301,6 @@ int lk_lock_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns
 
 /* --- Releasing --- */
 
-static int fail_not_holder(const struct lk_lock *lock, const char *verb, const char *how)
-{
-    char label[LKI_LABEL_BYTES];
-    lki_lock_label(lock, label, sizeof(label));
-    lki_fail(-EPERM, "cannot %s '%s': THIS SESSION DOES NOT HOLD IT%s; nothing was changed", verb,
-             label, how);
-    return lki_fail_hint(-EPERM,
-                         "it was released twice, or taken through another session: find out "
-                         "before the data suffers");
-}
-
 /* Released; but who wrote into a file that had been cut has to learn of it. */
 static int released(const struct lk_lock *lock)
 {
@@ -324,14 +319,14 @@ LKI_NOINLINE static int release_slow(struct lk_lock *lock)
         return r < 0 ? r : released(lock);
     }
     if (lock->segment->brokered)
-        return fail_not_holder(lock, "unlock", "");
+        return lki_lock_fail_not_held(lock, "unlock", "");
     switch (lki_lock_release(lock->party, lock->index)) {
     case LKI_RELEASED:
         return released(lock);
     case LKI_STALE:
-        return verdict_result(lock, LKI_STALE);
+        return lki_lock_result(lock, LKI_STALE);
     default:
-        return fail_not_holder(lock, "unlock", "");
+        return lki_lock_fail_not_held(lock, "unlock", "");
     }
 }
 
@@ -385,7 +380,7 @@ int lk_lock_mark_consistent(struct lk_lock *lock)
                                  lock->held_to_exit ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA) ==
             LKI_TAKEN)
         return 0;
-    return fail_not_holder(lock, "mark as consistent", " exclusively");
+    return lki_lock_fail_not_held(lock, "mark as consistent", " exclusively");
 }
 
 int lk_lock_declare(struct lk_lock *lock, uint64_t offset, uint64_t length_bytes)
@@ -401,7 +396,7 @@ int lk_lock_declare(struct lk_lock *lock, uint64_t offset, uint64_t length_bytes
     if (!lock->segment->brokered &&
         lki_lock_declare(lock->party, lock->index, offset, length_bytes) == LKI_TAKEN)
         return 0;
-    return fail_not_holder(lock, "declare a range under", " exclusively");
+    return lki_lock_fail_not_held(lock, "declare a range under", " exclusively");
 }
 
 uint64_t lk_lock_token(const struct lk_lock *lock)

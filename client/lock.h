@@ -57,6 +57,11 @@ void lki_lock_set_gate(struct lk_lock *lock);
 /* 0; -EINVAL (NULL), -ESTALE (closed, its segment closed, or inherited by fork), with text. */
 int lki_lock_check(const struct lk_lock *lock, const char *verb);
 
+bool lki_lock_mode_is_valid(enum lk_mode mode);
+
+/* What a verdict of the engine is for the caller, with its text. */
+int lki_lock_result(struct lk_lock *lock, enum lki_verdict verdict);
+
 /* How people call it: SEGMENT, SEGMENT#3, SEGMENT#orders. Cut to fit. */
 void lki_lock_label(const struct lk_lock *lock, char *out_label, size_t bytes);
 #define LKI_LABEL_BYTES 320

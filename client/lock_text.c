@@ -46,6 +46,17 @@ int lki_lock_fail_pending(const struct lk_lock *lock)
     return lki_fail_hint(-EALREADY, "wait for it with lk_session_dispatch(), or cancel it");
 }
 
+int lki_lock_fail_not_held(const struct lk_lock *lock, const char *verb, const char *how)
+{
+    char label[LKI_LABEL_BYTES];
+    lki_lock_label(lock, label, sizeof(label));
+    lki_fail(-EPERM, "cannot %s '%s': THIS SESSION DOES NOT HOLD IT%s; nothing was changed", verb,
+             label, how);
+    return lki_fail_hint(-EPERM,
+                         "it was released twice, or taken through another session: find out "
+                         "before the data suffers");
+}
+
 /* One HOLDER request. Returns 0 or -errno, without text. */
 static int ask_holder(struct lk_lock *lock, uint64_t deadline_ns, struct lk_holder *out_holder)
 {
@@ -111,8 +122,10 @@ bool lki_lock_holder_words(struct lk_lock *lock, uint64_t deadline_ns, char *out
     if (holder.holders > 1)
         (void)snprintf(others, sizeof(others), " and %u more", holder.holders - 1);
     (void)snprintf(out_words, bytes, "held%s by %s[%d] (uid %u)%s%s",
-                   holder.mode == LK_SHARED ? " shared" : "", holder.command, holder.pid,
-                   holder.uid, others, since);
+                   holder.mode == LK_SHARED   ? " shared"
+                   : holder.mode == LK_UPDATE ? " for update"
+                                              : "",
+                   holder.command, holder.pid, holder.uid, others, since);
     return true;
 }
 

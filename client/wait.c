@@ -71,9 +71,22 @@ static bool has_one_processor(void)
     return count == 1;
 }
 
+/* What is wanted: the lock in a mode, or for a hold for update to become exclusive. */
+struct wish {
+    enum lki_mode mode;
+    enum lki_hold hold;
+    bool upgrade;
+};
+
+static enum lki_verdict try_once(struct lk_lock *lock, const struct wish *wish)
+{
+    return wish->upgrade ? lki_lock_upgrade_try(lock->party, lock->index, wish->hold)
+                         : lki_lock_try(lock->party, lock->index, wish->mode, wish->hold);
+}
+
 /* Most holds are short: a little patience here saves two system calls and a switch. How much is
  * worth it is learned per lock: the limit drifts to twice what the last waits needed. */
-static enum lki_verdict spin(struct lk_lock *lock, enum lki_mode mode, enum lki_hold hold)
+static enum lki_verdict spin(struct lk_lock *lock, const struct wish *wish)
 {
     if (has_one_processor())
         return LKI_BUSY;
@@ -86,7 +99,7 @@ static enum lki_verdict spin(struct lk_lock *lock, enum lki_mode mode, enum lki_
         for (uint32_t i = 0; i < SPINS_PER_LOOK; i++)
             pause_briefly();
         spins += SPINS_PER_LOOK;
-        verdict = lki_lock_try(lock->party, lock->index, mode, hold);
+        verdict = try_once(lock, wish);
     }
     lock->spins = (7 * lock->spins + (verdict == LKI_BUSY ? 0 : spins)) / 8;
     return verdict;
@@ -108,21 +121,23 @@ static void ask_about_owner(const struct lk_lock *lock, const struct lki_sleep *
     lki_transport_send_hint(&lock->segment->session->transport, &ask);
 }
 
-enum lki_verdict lki_wait_native(struct lk_lock *lock, enum lki_mode mode, enum lki_hold hold,
-                                 uint64_t timeout_ns)
+static enum lki_verdict wait_for(struct lk_lock *lock, const struct wish *wish, uint64_t timeout_ns)
 {
-    enum lki_verdict verdict = lki_lock_try(lock->party, lock->index, mode, hold);
+    enum lki_verdict verdict = try_once(lock, wish);
     if (verdict != LKI_BUSY || timeout_ns == 0)
         return verdict;
     uint64_t start_ns = lki_clock_now_ns();
     uint64_t deadline_ns = lki_time_add(start_ns, timeout_ns);
-    verdict = spin(lock, mode, hold);
+    verdict = spin(lock, wish);
     if (verdict != LKI_BUSY)
         return verdict;
 
     struct lki_wait wait;
     struct lki_deadlock_check check = {.lock = lock, .phase = LKI_WAIT_PHASE_ENDED};
-    verdict = lki_wait_begin(&wait, lock->party, lock->index, mode, hold, start_ns, deadline_ns);
+    verdict = wish->upgrade ? lki_wait_begin_upgrade(&wait, lock->party, lock->index, wish->hold,
+                                                     start_ns, deadline_ns)
+                            : lki_wait_begin(&wait, lock->party, lock->index, wish->mode,
+                                             wish->hold, start_ns, deadline_ns);
     while (verdict == LKI_SLEEP) {
         struct lki_sleep nap;
         verdict = lki_wait_step(&wait, lki_clock_now_ns(), &nap);
@@ -137,4 +152,15 @@ enum lki_verdict lki_wait_native(struct lk_lock *lock, enum lki_mode mode, enum 
         sleep_on(nap.futex, nap.futex_value, nap.until_ns);
     }
     return verdict;
+}
+
+enum lki_verdict lki_wait_native(struct lk_lock *lock, enum lki_mode mode, enum lki_hold hold,
+                                 uint64_t timeout_ns)
+{
+    return wait_for(lock, &(struct wish){.mode = mode, .hold = hold}, timeout_ns);
+}
+
+enum lki_verdict lki_wait_upgrade(struct lk_lock *lock, uint64_t timeout_ns)
+{
+    return wait_for(lock, &(struct wish){.hold = LKI_HOLD_DATA, .upgrade = true}, timeout_ns);
 }

@@ -15,6 +15,9 @@
 enum lki_verdict lki_wait_native(struct lk_lock *lock, enum lki_mode mode, enum lki_hold hold,
                                  uint64_t timeout_ns);
 
+/* The same for a hold for update that is to become exclusive. Also LKI_NOT_HELD. */
+enum lki_verdict lki_wait_upgrade(struct lk_lock *lock, uint64_t timeout_ns);
+
 /* The lki_wake_fn of native attachments; user is the struct lk_segment. Never blocks, never fails.
  */
 void lki_wake_native(void *user, uint32_t slot, bool brokered);

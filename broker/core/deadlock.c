@@ -30,6 +30,14 @@ static struct lkd_session *session_of(const struct lkd_wait_node *node)
     return LKI_CONTAINER_OF(node, struct lkd_session, wait_node);
 }
 
+/* Whom the word names that keeps out whoever waits so: an owner for update keeps no reader out, who is on its
+ * way in. */
+static uint32_t excluding_owner(uint32_t word, uint64_t wait)
+{
+    bool joins = word & LKI_UPDATE && lki_wait_mode(wait) == LKI_MODE_SHARED;
+    return joins ? 0 : word & LKI_ID_MASK;
+}
+
 /* Copies what concerns this waiter and this holder, the waiter's side first. */
 static void read_facts(const struct lkd_attachment *waiter, const struct lkd_attachment *holder,
                        struct lkd_wait_facts *out)
@@ -41,7 +49,7 @@ static void read_facts(const struct lkd_attachment *waiter, const struct lkd_att
     *out = (struct lkd_wait_facts){.wait = wait, .waiter_id = waiter->id, .holder_id = holder->id};
     if (lock >= area->locks)
         return;
-    out->owner = lkd_fact_look_word(area, lock) & LKI_ID_MASK;
+    out->owner = excluding_owner(lkd_fact_look_word(area, lock), wait);
     out->sequence = lkd_fact_look_sequence(area, lock);
     /* The cell before the wait: a reader empties the one before it publishes the other. */
     out->holder_reads = lkd_fact_look_reads(area, holder->slot, lock);
@@ -78,7 +86,7 @@ static void add_edges(struct lkd_wait_graph *graph, const struct lkd_attachment 
     if (wait == LKI_WAIT_NONE || wait == waiter->refused_wait || lock >= segment->area.locks)
         return;
     if ((wait & LKI_WAIT_KIND_MASK) == LKI_WAIT_QUEUED) {
-        uint32_t owner = lkd_fact_look_word(&segment->area, lock) & LKI_ID_MASK;
+        uint32_t owner = excluding_owner(lkd_fact_look_word(&segment->area, lock), wait);
         const struct lkd_attachment *holder = lkd_segment_attachment(segment, owner);
         if (holder && holder->state == LKD_ATTACHMENT_LIVE)
             add_edge(graph, waiter, holder);

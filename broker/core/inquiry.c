@@ -22,13 +22,18 @@ void lkd_inquiry_name(const struct lkd_attachment *attachment, char *out_name)
     lkd_name_show(&segment->name, segment->name_bytes, attachment->session->uid, out_name);
 }
 
+uint32_t lkd_inquiry_owned_mode(uint32_t word)
+{
+    return word & LKI_UPDATE ? LKI_MODE_UPDATE : LKI_MODE_EXCLUSIVE;
+}
+
 struct lkd_attachment *lkd_inquiry_find_holder(const struct lkd_segment *segment,
                                                const struct lki_lock_state *state,
                                                uint32_t *out_mode)
 {
     uint32_t owner = state->word & LKI_ID_MASK;
     if (owner != 0) {
-        *out_mode = LKI_MODE_EXCLUSIVE;
+        *out_mode = lkd_inquiry_owned_mode(state->word);
         return lkd_segment_attachment(segment, owner);
     }
     *out_mode = state->readers > 0 ? LKI_MODE_SHARED : 0;
@@ -44,12 +49,15 @@ void lkd_inquiry_describe(const struct lkd_segment *segment, uint32_t lock, char
     out_text[0] = 0;
     if (holder)
         snprintf(out_text, LKD_HOLDER_TEXT_BYTES, "; held %sby pid %d (%s)",
-                 mode == LKI_MODE_SHARED ? "shared " : "", holder->session->pid,
-                 holder->session->command);
+                 mode == LKI_MODE_SHARED   ? "shared "
+                 : mode == LKI_MODE_UPDATE ? "for update "
+                                           : "",
+                 holder->session->pid, holder->session->command);
 }
 
-uint64_t lkd_inquiry_held_ns(const struct lkd_attachment *attachment, uint32_t lock,
-                             uint64_t sequence, uint64_t now_ns)
+/* Since when an owner holds exclusively. */
+static uint64_t held_ns(const struct lkd_attachment *attachment, uint32_t lock, uint64_t sequence,
+                        uint64_t now_ns)
 {
     const struct lki_area *area = &attachment->segment->area;
     if (attachment->granted && attachment->granted_lock == lock)
@@ -61,8 +69,8 @@ uint64_t lkd_inquiry_held_ns(const struct lkd_attachment *attachment, uint32_t l
     return lkd_fact_held_ns(area, attachment->slot, attachment->opened_ns, now_ns);
 }
 
-uint64_t lkd_inquiry_read_ns(const struct lkd_attachment *attachment, uint32_t lock,
-                             uint64_t now_ns)
+/* Since when a reader is inside. */
+static uint64_t read_ns(const struct lkd_attachment *attachment, uint32_t lock, uint64_t now_ns)
 {
     if (attachment->granted && attachment->granted_lock == lock)
         return now_ns - attachment->granted_ns;
@@ -72,6 +80,21 @@ uint64_t lkd_inquiry_read_ns(const struct lkd_attachment *attachment, uint32_t l
         return 0;
     return lkd_fact_held_ns(&attachment->segment->area, attachment->slot, attachment->opened_ns,
                             now_ns);
+}
+
+uint64_t lkd_inquiry_held_ns(const struct lkd_attachment *attachment, uint32_t lock, uint32_t mode,
+                             uint64_t sequence, uint64_t now_ns)
+{
+    switch (mode) {
+    case LKI_MODE_EXCLUSIVE:
+        return held_ns(attachment, lock, sequence, now_ns);
+    case LKI_MODE_SHARED:
+        return read_ns(attachment, lock, now_ns);
+    default: /* for update: nobody wrote it down, unless we granted it */
+        return attachment->granted && attachment->granted_lock == lock
+                   ? now_ns - attachment->granted_ns
+                   : 0;
+    }
 }
 
 static bool check_lock(struct lkd_core *core, struct lkd_attachment *main, uint64_t request,
@@ -100,7 +123,8 @@ void lkd_inquiry_holder(struct lkd_core *core, struct lkd_attachment *main,
         return;
     struct lki_holder_is *answer = &sending->message.as.holder_is;
     answer->mode = mode;
-    answer->holders = mode == LKI_MODE_EXCLUSIVE ? 1 : state.readers;
+    answer->holders =
+        (mode != LKI_MODE_SHARED && mode != 0) + (mode != LKI_MODE_EXCLUSIVE ? state.readers : 0);
     answer->waiters = state.waiters;
     answer->token = state.sequence;
     if (!holder)
@@ -108,9 +132,7 @@ void lkd_inquiry_holder(struct lkd_core *core, struct lkd_attachment *main,
     const struct lkd_session *session = holder->session;
     answer->pid = session->pid;
     answer->uid = session->uid;
-    answer->held_ns = mode == LKI_MODE_EXCLUSIVE
-                          ? lkd_inquiry_held_ns(holder, lock, state.sequence, now_ns)
-                          : lkd_inquiry_read_ns(holder, lock, now_ns);
+    answer->held_ns = lkd_inquiry_held_ns(holder, lock, mode, state.sequence, now_ns);
     memcpy(sending->extra, session->command, sizeof(session->command));
     answer->command =
         (struct lki_bytes){.data = sending->extra, .length_bytes = strlen(session->command)};

@@ -29,10 +29,9 @@ struct lkd_attachment *lkd_inquiry_find_holder(const struct lkd_segment *segment
                                                const struct lki_lock_state *state,
                                                uint32_t *out_mode);
 
-/* How long this attachment has held or drained the lock, 0: not known. */
-uint64_t lkd_inquiry_held_ns(const struct lkd_attachment *attachment, uint32_t lock,
-                             uint64_t sequence, uint64_t now_ns);
+/* The mode of whoever's id is in the word. */
+uint32_t lkd_inquiry_owned_mode(uint32_t word);
 
-/* The same of a shared hold. */
-uint64_t lkd_inquiry_read_ns(const struct lkd_attachment *attachment, uint32_t lock,
-                             uint64_t now_ns);
+/* How long this attachment has held the lock in this mode, or drained it; 0: not known. */
+uint64_t lkd_inquiry_held_ns(const struct lkd_attachment *attachment, uint32_t lock, uint32_t mode,
+                             uint64_t sequence, uint64_t now_ns);

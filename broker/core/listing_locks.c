@@ -81,6 +81,7 @@ static void insert_owner(struct lines *lines, const struct lkd_segment *segment,
     if (owner != 0) {
         line.attachment = lkd_segment_attachment(segment, owner);
         line.state = LKI_ENTRY_HELD;
+        line.mode = lkd_inquiry_owned_mode(word);
         if (line.attachment && lki_wait_is(lkd_fact_wait(&segment->area, line.attachment->slot),
                                            LKI_WAIT_DRAINING, lock))
             line.state = LKI_ENTRY_DRAINING;
@@ -153,9 +154,7 @@ static uint64_t since_ns(const struct line *line, uint64_t sequence, uint64_t no
     if (line->state == LKI_ENTRY_WAITING)
         return lkd_fact_waiting_ns(&attachment->segment->area, attachment->slot,
                                    attachment->opened_ns, now_ns);
-    if (line->mode == LKI_MODE_EXCLUSIVE)
-        return lkd_inquiry_held_ns(attachment, lock, sequence, now_ns);
-    return lkd_inquiry_read_ns(attachment, lock, now_ns);
+    return lkd_inquiry_held_ns(attachment, lock, line->mode, sequence, now_ns);
 }
 
 /* Nobody waits for the lock of this line: neither in its queue, nor for its readers to leave. */
@@ -163,8 +162,8 @@ static bool is_idle(const struct lkd_segment *segment, const struct line *line)
 {
     if (line->state == LKI_ENTRY_WAITING || line->state == LKI_ENTRY_DRAINING || line->waiters > 0)
         return false;
-    return line->mode != LKI_MODE_SHARED ||
-           (lkd_fact_word(&segment->area, lock_of(line)) & LKI_ID_MASK) == 0;
+    uint32_t word = lkd_fact_word(&segment->area, lock_of(line));
+    return line->mode != LKI_MODE_SHARED || (word & LKI_ID_MASK) == 0 || word & LKI_UPDATE;
 }
 
 static void add_line(struct lkd_page *page, const struct lkd_segment *segment,

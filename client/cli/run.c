@@ -36,8 +36,11 @@ static void describe_holder(const struct lk_holder *holder, char *text, size_t t
     if (holder->held_ns)
         snprintf(since, sizeof(since), " for %s", lki_text_duration(holder->held_ns).text);
     snprintf(text, text_bytes, "held%s by %s[%" PRId32 "] (%s)%s%s",
-             holder->mode == LK_SHARED ? " shared" : "", *holder->command ? holder->command : "?",
-             holder->pid, lki_text_user(holder->uid).text, since, more);
+             holder->mode == LK_SHARED   ? " shared"
+             : holder->mode == LK_UPDATE ? " for update"
+                                         : "",
+             *holder->command ? holder->command : "?", holder->pid, lki_text_user(holder->uid).text,
+             since, more);
 }
 
 static struct lk_holder ask_holder(struct lk_lock *lock)

@@ -140,7 +140,16 @@ struct lki_text lki_text_user(uid_t uid)
 
 const char *lki_text_mode(uint32_t mode)
 {
-    return mode == LK_SHARED ? "shared" : mode == LK_EXCLUSIVE ? "exclusive" : "-";
+    switch (mode) {
+    case LK_SHARED:
+        return "shared";
+    case LK_EXCLUSIVE:
+        return "exclusive";
+    case LK_UPDATE:
+        return "update";
+    default:
+        return "-";
+    }
 }
 
 char *lki_text_lock_label(const char *segment, uint32_t lock, const char *lock_name)

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include <lockkeeper/lockkeeper.h>
+
 #include "common/cleanup.h"
 
 #define NO_COMPONENT SIZE_MAX
@@ -12,7 +14,14 @@
 
 static bool is_reader(const struct lki_listing_entry *entry)
 {
-    return entry->is.state == LKI_ENTRY_HELD && entry->is.mode == 1;
+    return entry->is.state == LKI_ENTRY_HELD && entry->is.mode == LK_SHARED;
+}
+
+/* Whether the one that waits is only on its way in: an owner for update keeps no reader out. */
+static bool lets_in(const struct lki_listing_entry *owner, const struct lki_listing_entry *waiter)
+{
+    return owner->is.state == LKI_ENTRY_HELD && owner->is.mode == LK_UPDATE &&
+           waiter->is.mode == LK_SHARED;
 }
 
 /* From and to are sessions until number_nodes(). */
@@ -45,7 +54,7 @@ static int add_lock(struct lki_graph *graph, const struct lki_listing_lock *lock
         if (owner->is.state == LKI_ENTRY_DRAINING && is_reader(&lock->first[i]))
             r = add_edge(graph, LKI_GRAPH_DRAINS, owner, &lock->first[i]);
     for (size_t i = lock->holders; r == 0 && i < lock->count; i++) {
-        if (owner)
+        if (owner && !lets_in(owner, &lock->first[i]))
             r = add_edge(graph, LKI_GRAPH_WAITS, &lock->first[i], owner);
         if (r == 0 && i > lock->holders)
             r = add_edge(graph, LKI_GRAPH_QUEUED, &lock->first[i], &lock->first[i - 1]);

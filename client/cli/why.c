@@ -125,7 +125,9 @@ static void print_holder(const struct question *question, const struct lki_listi
         break;
     default:
         printf("%s is held %s by ", entry->label,
-               entry->is.mode == LK_EXCLUSIVE ? "EXCLUSIVE" : "SHARED");
+               entry->is.mode == LK_EXCLUSIVE ? "EXCLUSIVE"
+               : entry->is.mode == LK_UPDATE  ? "for UPDATE, beside readers,"
+                                              : "SHARED");
         break;
     }
     print_who(entry);

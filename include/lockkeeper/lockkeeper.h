@@ -48,6 +48,8 @@ enum {
 enum lk_mode {
     LK_SHARED = 1,
     LK_EXCLUSIVE = 2,
+    LK_UPDATE =
+        3, /* one session at a time, beside readers; may become exclusive: lk_lock_upgrade() */
     LK_TO_EXIT =
         0x100, /* flag beside LK_EXCLUSIVE: protects no mapped data, held to the process's end */
     LK_EXCLUSIVE_TO_EXIT = LK_EXCLUSIVE | LK_TO_EXIT,
@@ -143,8 +145,8 @@ struct lk_holder {
     size_t size; /* in: sizeof(struct lk_holder) */
     int32_t pid; /* of one holder, as the broker sees it; 0: nobody holds it */
     uint32_t uid;
-    uint32_t mode;    /* LK_SHARED or LK_EXCLUSIVE; 0: nobody holds it */
-    uint32_t holders; /* how many sessions hold it */
+    uint32_t mode;    /* LK_SHARED, LK_EXCLUSIVE or LK_UPDATE; 0: nobody holds it */
+    uint32_t holders; /* how many sessions hold it, readers beside LK_UPDATE included */
     uint32_t waiters; /* how many wait for it */
     uint32_t reserved;
     uint64_t token;
@@ -283,7 +285,7 @@ LK_API struct lk_lock *lk_lock_close(struct lk_lock *lock);
 
 /**
  * Takes a lock, waiting while another session holds it in a mode that conflicts.
- * @mode:       LK_SHARED, LK_EXCLUSIVE or LK_EXCLUSIVE_TO_EXIT
+ * @mode:       LK_SHARED, LK_EXCLUSIVE, LK_UPDATE or LK_EXCLUSIVE_TO_EXIT
  * @timeout_ns: nanoseconds from now; 0 tries once, LK_WAIT_FOREVER never gives up
  * Returns:     LK_ACQUIRED, or LK_ACQUIRED_OWNER_DIED: held as well, but an owner died inside.
  *              Repair the data, then call lk_lock_mark_consistent()
@@ -334,6 +336,30 @@ LK_API int lk_lock_cancel(struct lk_lock *lock);
  *          truncated, so what was written under the lock may be lost
  */
 LK_API int lk_lock_release(struct lk_lock *lock);
+
+/**
+ * Makes a hold in LK_UPDATE exclusive: waits for the readers that are inside, and lets no more in.
+ * @timeout_ns: nanoseconds from now; 0 tries once, without disturbing the readers; LK_WAIT_FOREVER never
+ *              gives up
+ * Returns:     LK_ACQUIRED, or LK_ACQUIRED_OWNER_DIED, as lk_lock_acquire(): held exclusively
+ * Errors:      -EBUSY (timeout 0), -ETIMEDOUT, -EDEADLK (a reader waits, perhaps through others, for what
+ *              this session holds), -EPERM (not held in LK_UPDATE), -EOPNOTSUPP (held through the broker: a
+ *              strict segment, or an asynchronous acquire), -EIO, -ESTALE, -EINVAL. After the first three,
+ *              and -EIO, it is still held in LK_UPDATE, and readers may join it again
+ * Threads, signals, fork: as lk_lock_acquire().
+ * Source: update (U) locks of databases: two readers that both want to write would wait for each other
+ * for ever; so one alone may, and says so when it begins to read.
+ */
+LK_API int lk_lock_upgrade(struct lk_lock *lock, uint64_t timeout_ns);
+
+/**
+ * Weakens a hold, at once: the readers that wait come in.
+ * @mode:  LK_UPDATE (from LK_EXCLUSIVE) or LK_SHARED (from either)
+ * Returns: 0
+ * Errors:  -EPERM (not held in a stronger mode), -ENOLCK (LK_SHARED: this session holds 16 others of the
+ *          segment), -EOPNOTSUPP (held through the broker), -EINVAL, -ESTALE: nothing was changed
+ */
+LK_API int lk_lock_downgrade(struct lk_lock *lock, enum lk_mode mode);
 
 /** The exclusive holder states that the data is whole again. Errors: -EPERM (not the exclusive
  * holder), -ESTALE. */

@@ -125,7 +125,7 @@ static int take_mode(struct scene *scene)
 {
     NEED(lk_lock_acquire(scene->locks[FREE], (enum lk_mode)0, 0) == -EINVAL);
     NEED(lk_lock_acquire(scene->locks[FREE], (enum lk_mode)(LK_SHARED | LK_TO_EXIT), 0) == -EINVAL);
-    return lk_lock_acquire(scene->locks[FREE], (enum lk_mode)3, 0);
+    return lk_lock_acquire(scene->locks[FREE], (enum lk_mode)4, 0);
 }
 
 static int take_nested(struct scene *scene)

@@ -135,13 +135,34 @@ LOCK_TEST(readers_are_together_and_keep_a_writer_out)
     cr_assert(eq(int, lk_lock_acquire(lock, LK_EXCLUSIVE, 0), LK_ACQUIRED));
 }
 
+LOCK_TEST(update_mode_is_one_beside_readers)
+{
+    cr_assert(eq(int, lk_lock_acquire(lock, LK_UPDATE, 0), LK_ACQUIRED));
+    cr_expect(eq(int, lk_lock_acquire(their_lock, LK_UPDATE, 0), -EBUSY));
+    cr_assert(eq(int, lk_lock_acquire(their_lock, LK_SHARED, 0), LK_ACQUIRED));
+    cr_expect(eq(int, lk_lock_upgrade(their_lock, 0), -EPERM), "a reader");
+    cr_expect(error_has("DOES NOT HOLD IT for update"), "%s", lk_last_error());
+    cr_expect(eq(int, lk_lock_upgrade(lock, 0), -EBUSY));
+    cr_expect(eq(int, lk_lock_downgrade(their_lock, LK_SHARED), -EPERM));
+    cr_assert(eq(int, lk_lock_release(their_lock), 0));
+    cr_expect(eq(int, lk_lock_upgrade(lock, LK_WAIT_FOREVER), LK_ACQUIRED));
+    cr_expect(eq(int, lk_lock_upgrade(lock, 0), -EPERM), "not for update any more");
+    cr_expect(eq(int, lk_lock_acquire(their_lock, LK_SHARED, 0), -EBUSY));
+    cr_expect(eq(int, lk_lock_downgrade(lock, LK_EXCLUSIVE), -EINVAL));
+    cr_expect(eq(int, lk_lock_downgrade(lock, LK_SHARED), 0));
+    cr_assert(eq(int, lk_lock_acquire(their_lock, LK_SHARED, 0), LK_ACQUIRED));
+    cr_assert(eq(int, lk_lock_release(lock), 0));
+}
+
 LOCK_TEST(wrong_arguments_are_refused)
 {
     cr_expect(eq(int, lk_lock_acquire(NULL, LK_SHARED, 0), -EINVAL));
     cr_expect(eq(int, lk_lock_acquire(lock, (enum lk_mode)0, 0), -EINVAL));
-    cr_expect(eq(int, lk_lock_acquire(lock, (enum lk_mode)3, 0), -EINVAL));
+    cr_expect(eq(int, lk_lock_acquire(lock, (enum lk_mode)4, 0), -EINVAL));
     cr_expect(eq(int, lk_lock_acquire(lock, (enum lk_mode)(LK_SHARED | LK_TO_EXIT), 0), -EINVAL));
     cr_expect(eq(int, lk_lock_release(NULL), -EINVAL));
+    cr_expect(eq(int, lk_lock_upgrade(NULL, 0), -EINVAL));
+    cr_expect(eq(int, lk_lock_downgrade(NULL, LK_SHARED), -EINVAL));
     cr_expect(eq(int, lk_lock_at(NULL, 0, &lock), -EINVAL));
     cr_expect(eq(int, lk_lock_at(ours, 0, NULL), -EINVAL));
     cr_expect(eq(int, lk_lock_declare(lock, UINT64_MAX, 2), -EINVAL));

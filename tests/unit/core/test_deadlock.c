@@ -276,6 +276,24 @@ Test(deadlock, waiting_behind_somebody_in_the_queue_is_no_edge)
     cr_expect(eq(int, check(1, 0), LKI_STATUS_OK));
 }
 
+Test(deadlock, owner_for_update_is_in_no_readers_way)
+{
+    static const enum lki_mode modes[] = {S, LKI_MODE_UPDATE};
+    for (unsigned i = 0; i < 2; i++) {
+        attach_ring(2, 0);
+        native_try(&natives[0][0], LOCK, X);
+        native_try(&natives[1][0], LOCK, X);
+        native_wait(&natives[0][1], LOCK, X);
+        native_wait(&natives[1][1], LOCK,
+                    modes[i]); /* asleep, until it is woken by the downgrade */
+        cr_assert(eq(int, (int)lki_lock_downgrade(&natives[0][0].party, LOCK, LKI_MODE_UPDATE),
+                     LKI_TAKEN));
+        cr_expect(eq(int, check(1, 1), modes[i] == S ? LKI_STATUS_OK : LKI_STATUS_DEADLOCK));
+        world_teardown();
+    }
+    world_setup();
+}
+
 Test(deadlock, owner_whose_process_has_ended_is_in_nobodys_way)
 {
     attach_ring(2, 0);

@@ -119,6 +119,32 @@ Test(listing, holder_is_named_with_mode_and_counts)
     EXPECT_STATUS(a, request_holder(a, at_a.segment, 4), LKI_STATUS_OUT_OF_RANGE);
 }
 
+Test(listing, one_for_update_is_told_from_the_readers_beside_it)
+{
+    uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2);
+    struct lki_opened at_a = create(a, "x", 0, 4), at_b = opened(b, "x", 0);
+    struct native first, second;
+    native_init(&first, a, &at_a);
+    native_init(&second, b, &at_b);
+    first.party.self->held_since_ns = world.now_ns - 5; /* of an earlier hold, to exit */
+    native_try(&first, 1, LKI_MODE_UPDATE);
+    native_try(&second, 1, S);
+
+    struct lki_holder_is owner = holder_of(b, at_b.segment, 1);
+    cr_expect(eq(u32, owner.mode, LKI_MODE_UPDATE));
+    cr_expect(eq(i32, owner.pid, 1));
+    cr_expect(eq(u32, owner.holders, 2));
+    cr_expect(eq(u64, owner.held_ns, 0), "nobody wrote down when");
+    const struct recorded *page = reply(b, request_list(b, LKI_LIST_LOCKS, "", 0));
+    cr_assert(eq(sz, page->effect.message.as.list_page.count, 2));
+    cr_expect(eq(u32, page->entries[0].mode, LKI_MODE_UPDATE));
+    cr_expect(eq(u32, page->entries[0].flags, 0), "not to exit");
+    cr_expect(eq(u64, page->entries[0].since_ns, 0));
+    cr_expect(eq(u32, page->entries[1].mode, S));
+    page = reply(b, request_list(b, LKI_LIST_GRAPH, "", 0));
+    cr_expect(eq(sz, page->effect.message.as.list_page.count, 0), "nobody waits");
+}
+
 /* Rows: what stands in held_since_ns of a hold to exit, relative to now and to the opening. */
 Test(listing, absurd_times_are_not_told)
 {
@@ -432,7 +458,7 @@ Test(listing, scribbles_and_absurd_cursors_are_survived)
             request_list(a, what, "", cursors[i]);
     }
     struct lki_holder_is holder = holder_of(a, at.segment, 0);
-    cr_expect(eq(u32, holder.mode, X));
+    cr_expect(eq(u32, holder.mode, LKI_MODE_UPDATE), "all bits are set");
     cr_expect(eq(i32, holder.pid, 0));
 }
 

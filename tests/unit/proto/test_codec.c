@@ -361,7 +361,7 @@ Test(codec, does_not_write_what_it_would_not_read)
         {.type = LKI_MESSAGE_NONE},
         {.type = (enum lki_message_type)31},
         {.type = (enum lki_message_type)99},
-        {.type = LKI_REQUEST_ACQUIRE, .as.acquire.mode = 3},
+        {.type = LKI_REQUEST_ACQUIRE, .as.acquire.mode = 4},
         {.type = LKI_REQUEST_ACQUIRE, .as.acquire.mode = 0x102},
         {.type = LKI_REQUEST_LIST, .as.list.what = 5},
         {.type = LKI_REPLY_RESULT, .as.result.status = (enum lki_status)9},

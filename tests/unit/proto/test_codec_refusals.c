@@ -209,13 +209,13 @@ Test(codec_refusals, values_outside_their_enums)
         uint64_t value;
         enum lki_direction direction;
     } rows[] = {
-        {"mode 3", ACQUIRE, 3, 3, LKI_DIRECTION_REQUEST},
+        {"mode 4", ACQUIRE, 3, 4, LKI_DIRECTION_REQUEST},
         {"mode -1", ACQUIRE, 3, UINT64_MAX, LKI_DIRECTION_REQUEST},
         {"what 5", LIST, 1, 5, LKI_DIRECTION_REQUEST},
         {"status 3", RESULT, 1, 3, LKI_DIRECTION_REPLY},
         {"status 34", RESULT, 1, 34, LKI_DIRECTION_REPLY},
         {"granted status 9", GRANTED, 1, 9, LKI_DIRECTION_REPLY},
-        {"holder's mode 3", HOLDER_IS, 3, 3, LKI_DIRECTION_REPLY},
+        {"holder's mode 4", HOLDER_IS, 3, 4, LKI_DIRECTION_REPLY},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         record.length_bytes = 0;
