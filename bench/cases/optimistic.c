@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <lockkeeper/inline.h>
+
 #include "bench/bench.h"
 #include "common/clock.h"
 #include "engine/fence.h"
@@ -60,14 +62,14 @@ static void write_by_sequence(struct page *page, size_t bytes, uint64_t value)
     atomic_store_explicit(&page->sequence, sequence + 2, memory_order_release);
 }
 
-enum way { BY_SEQUENCE, OPTIMISTIC, BY_LOCK };
+enum way { BY_SEQUENCE, OPTIMISTIC, INLINE, BY_LOCK };
 
 /* Of the way that is measured, so that the writers of the others do not count. */
 static int write_on_and_on(struct stage *stage, enum way way)
 {
     struct lk_session *session = NULL;
     _Atomic uint64_t *words = stage->page->words;
-    if (way == OPTIMISTIC)
+    if (way == OPTIMISTIC || way == INLINE)
         words = map_own(stage, &session);
     else if (way == BY_LOCK)
         stage->handle = stage->peer->join(stage->bench);
@@ -78,7 +80,7 @@ static int write_on_and_on(struct stage *stage, enum way way)
         int r = 0;
         if (way == BY_SEQUENCE) {
             write_by_sequence(stage->page, stage->bytes, value);
-        } else if (way == OPTIMISTIC) {
+        } else if (way == OPTIMISTIC || way == INLINE) {
             r = lk_lock_acquire(stage->lock, LK_EXCLUSIVE, LK_WAIT_FOREVER);
             write_words(words, stage->bytes, value);
             r |= lk_lock_release(stage->lock);
@@ -136,6 +138,16 @@ static void read_optimistically(const struct stage *stage, uint64_t *copy)
     } while (!lk_read_valid(stage->lock, version));
 }
 
+static void read_inline(const struct lk_inline *fast, const struct stage *stage, uint64_t *copy)
+{
+    uint64_t version;
+    do {
+        while (lk_inline_read_begin(fast, stage->lock, &version) < 0)
+            ;
+        lk_inline_read_copy(copy, stage->data, stage->bytes);
+    } while (!lk_inline_read_valid(fast, stage->lock, version));
+}
+
 static void read_under_lock(const struct stage *stage, uint64_t *copy)
 {
     if (stage->peer->take(stage->handle, BENCH_SHARED) < 0)
@@ -159,11 +171,14 @@ static bool read_some(const struct stage *stage, enum way way)
     static uint64_t copy[BYTES_MAX / 8];
     size_t last = stage->bytes / 8 - 1;
     uint64_t torn = 0;
+    const struct lk_inline *fast = lk_lock_inline(stage->lock, LK_INLINE_LAYOUT);
     switch (way) {
     case BY_SEQUENCE:
         READS(read_by_sequence(stage->page, copy, stage->bytes));
     case OPTIMISTIC:
         READS(read_optimistically(stage, copy));
+    case INLINE:
+        READS(read_inline(fast, stage, copy));
     case BY_LOCK:
         READS(read_under_lock(stage, copy));
     }
@@ -193,7 +208,7 @@ static double one_sample(struct stage *stage, enum way way, const struct bench_p
     memset(stage->page, 0, sizeof(*stage->page));
     memset(stage->gate, 0, sizeof(*stage->gate));
     stage->peer = peer;
-    if (way == OPTIMISTIC) {
+    if (way == OPTIMISTIC || way == INLINE) {
         void *data = map_own(stage, &session);
         memset(data, 0, BYTES_MAX);
         stage->data = data;
@@ -237,16 +252,19 @@ static void measure_size(struct bench *bench, struct bench_report *report, struc
                         busy ? "a writer every 2 us" : "no writer");
     int floor = bench_series_add(group, "bare sequence");
     int ours = bench_series_add(group, "lockkeeper, optimistic");
+    int inlined = bench_series_add(group, "lockkeeper, inline");
     for (size_t i = 0; i < bench->peer_count; i++)
         if (takes_part(bench->peers[i]))
             bench_series_add(group, bench->peers[i]->name);
     bench_series_compare(group, ours, floor, 0, 0);
+    bench_series_compare(group, inlined, floor, 0, 0);
     if (stage->bytes == 64 && !busy)
-        group->series[ours].bound = 5;
+        group->series[inlined].bound = 5;
     for (unsigned round = 0; round < rounds; round++) {
         bench_progress(bench, part * rounds + round, 4 * rounds, group->name);
         bench_sample(group, floor, one_sample(stage, BY_SEQUENCE, NULL, busy));
         bench_sample(group, ours, one_sample(stage, OPTIMISTIC, NULL, busy));
+        bench_sample(group, inlined, one_sample(stage, INLINE, NULL, busy));
         for (size_t i = 0; i < bench->peer_count; i++)
             if (takes_part(bench->peers[i]))
                 bench_sample(group, bench_series_find(group, bench->peers[i]->name),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The uncontended paths of lockkeeper.h as inline functions, for programs that lock so often that
  * a call into a shared library shows. They do what lk_lock_acquire(), lk_lock_release(),
- * lk_read_begin() and lk_read_valid() do, and call them whenever anything is in the way: a waiter,
+ * lk_read_begin(), lk_read_copy() and lk_read_valid() do, and call them whenever anything is in the way: a waiter,
  * a reader, damage, a lock that goes through the broker, a closed handle, a fork. Both may be mixed
  * at will.
  *
@@ -158,6 +158,33 @@ static inline int lk_inline_read_begin(const struct lk_inline *fast, const struc
         }
     }
     return lk_read_begin(lock, out_version);
+}
+
+/* Whatever type the bytes that are read have elsewhere. */
+typedef uint64_t __attribute__((__may_alias__)) lk_inline_word;
+
+/** As lk_read_copy(). Fast if both places and the length are multiples of 8, which the compiler
+ * often knows; otherwise a call. */
+static inline void lk_inline_read_copy(void *to, const void *from, size_t bytes)
+{
+    if ((((uintptr_t)to | (uintptr_t)from | bytes) & 7) != 0) {
+        lk_read_copy(to, from, bytes);
+        return;
+    }
+    lk_inline_word *target = (lk_inline_word *)to;
+    const lk_inline_word *source = (const lk_inline_word *)from;
+    for (; bytes >= 32; bytes -= 32, source += 4, target += 4) {
+        uint64_t a = __atomic_load_n(&source[0], __ATOMIC_RELAXED);
+        uint64_t b = __atomic_load_n(&source[1], __ATOMIC_RELAXED);
+        uint64_t c = __atomic_load_n(&source[2], __ATOMIC_RELAXED);
+        uint64_t d = __atomic_load_n(&source[3], __ATOMIC_RELAXED);
+        target[0] = a;
+        target[1] = b;
+        target[2] = c;
+        target[3] = d;
+    }
+    for (; bytes > 0; bytes -= 8)
+        *target++ = __atomic_load_n(source++, __ATOMIC_RELAXED);
 }
 
 /** As lk_read_valid(). */

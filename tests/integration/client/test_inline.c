@@ -45,6 +45,23 @@ INLINE_TEST(either_releases_what_the_other_has_acquired)
     lk_session_close(session);
 }
 
+INLINE_TEST(a_copy_takes_any_offset_and_length_and_nothing_beside)
+{
+    _Alignas(8) unsigned char source[112], target[128];
+    for (unsigned i = 0; i < sizeof(source); i++)
+        source[i] = (unsigned char)(i + 1);
+    for (size_t offset = 0; offset < 9; offset++)
+        for (size_t bytes = 0; bytes <= 100; bytes++)
+            for (size_t to = 8; to < 10; to++) {
+                memset(target, 0xee, sizeof(target));
+                lk_inline_read_copy(target + to, source + offset, bytes);
+                cr_assert(eq(int, memcmp(target + to, source + offset, bytes), 0), "%zu+%zu",
+                          offset, bytes);
+                cr_assert(eq(u8, target[to - 1], 0xee));
+                cr_assert(eq(u8, target[to + bytes], 0xee), "%zu+%zu", offset, bytes);
+            }
+}
+
 INLINE_TEST(a_read_is_valid_until_somebody_writes)
 {
     open_all(0);

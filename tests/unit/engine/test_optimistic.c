@@ -82,12 +82,12 @@ Test(optimistic, a_drain_that_backs_out_does_not_void_a_read)
 
 Test(optimistic, the_copy_takes_any_offset_and_length_and_nothing_beside)
 {
-    _Alignas(8) unsigned char source[64];
+    _Alignas(8) unsigned char source[112];
     for (unsigned i = 0; i < sizeof(source); i++)
         source[i] = (unsigned char)(i + 1);
     for (size_t offset = 0; offset < 9; offset++) {
-        for (size_t bytes = 0; bytes <= 40; bytes++) {
-            unsigned char target[48];
+        for (size_t bytes = 0; bytes <= 100; bytes++) {
+            unsigned char target[112];
             memset(target, 0xee, sizeof(target));
             lki_read_copy(target + 1, source + offset, bytes);
             cr_assert(eq(int, memcmp(target + 1, source + offset, bytes), 0), "%zu+%zu", offset,
