@@ -2,17 +2,29 @@
 /* A client that locks through the worker. With PIPELINE its next ACQUIRE goes out behind a RELEASE that is
  * not answered yet, with ONEWAY behind one that never is. Then it may sleep for ever after its last release: it
  * reads nothing any more, RESUMED neither. */
+#ifdef UPDATES
+#define CHANGE change
+#else
+#define CHANGE 0
+#endif
 proctype asker(byte me)
 {
     byte rounds = (me == 0 -> ROUNDS0 : (me == 1 -> ROUNDS1 : ROUNDS2));
     byte last, acquire, release, id; /* ids; acquire and release: what is not answered */
     mtype what, kind;
+#ifdef UPDATES
+    byte change, changes; /* of the mode: what is not answered, and how many of this hold */
+    mtype how;
+#endif
 
 next:
     if
     :: rounds == 0 -> goto await
     :: rounds > 0 && OPS & OP_X -> what = ACQUIRE_X
     :: rounds > 0 && OPS & OP_S -> what = ACQUIRE_S
+#ifdef UPDATES
+    :: rounds > 0 && OPS & OP_U -> what = ACQUIRE_U
+#endif
     :: rounds > 0 && OPS & OP_TRYX -> what = TRY_X
     fi;
     atomic {
@@ -26,8 +38,8 @@ next:
     };
 await:
     if
-    :: atomic { acquire || release; reply[me]?kind, id }
-    :: atomic { !acquire && !release -> goto done }
+    :: atomic { acquire || release || CHANGE; reply[me]?kind, id }
+    :: atomic { !acquire && !release && !CHANGE -> goto done }
 #if DEATHS
     :: atomic { MAY_DIE -> deaths--; goto crashed }
 #endif
@@ -44,6 +56,13 @@ await:
             :: acquire -> request[me]!what, acquire
             :: else
             fi
+#ifdef UPDATES
+            ;
+            if
+            :: change -> request[me]!how, change
+            :: else
+            fi
+#endif
         }
     :: kind == DONE && id == release ->
         release = 0;
@@ -53,23 +72,74 @@ await:
         fi
     :: (kind == BUSY || kind == TIMED_OUT) && id == acquire -> acquire = 0; due[me] = 0; goto next
     :: kind == GRANTED && id == acquire -> goto holds
-    :: else -> assert(id < last || (id != acquire && id != release)); assert(kind != REFUSED)
+#ifdef UPDATES
+    :: id == change && (kind == GRANTED || kind == TIMED_OUT || kind == DONE) -> goto changed
+#endif
+    :: else -> assert(id < last || (id != acquire && id != release && !(CHANGE && id == CHANGE)));
+        assert(kind != REFUSED)
     fi;
     goto await;
 holds:
     atomic {
-        assert(xin == 0 && (what == ACQUIRE_S || sinside == 0));
+        assert(xin == 0 && (what == ACQUIRE_S || what == ACQUIRE_U || sinside == 0));
         assert(what == ACQUIRE_S -> cell[me] : (word & ID) == me + 1);
         acquire = 0; due[me] = 0;
         if
         :: what == ACQUIRE_S -> sinside = sinside | ME_BIT
+#ifdef UPDATES
+        :: what == ACQUIRE_U -> assert(uin == 0); uin = me + 1
+#endif
         :: else -> xin = me + 1
         fi
     };
+#ifdef UPDATES
+decides:
+    if
+    :: changes < CHANGES && what == ACQUIRE_U -> how = UPGRADE
+    :: changes < CHANGES && what == ACQUIRE_X -> how = DOWN_U
+    :: changes < CHANGES && (what == ACQUIRE_X || what == ACQUIRE_U) -> how = DOWN_S
+    :: true -> goto lets_go
+    fi;
+    atomic {
+        changes++; last++; change = last; request[me]!how, change;
+        if /* from here on the others may have come in, whoever knows of it */
+        :: how == DOWN_U -> xin = 0; uin = me + 1
+        :: how == DOWN_S -> xin = (xin == me + 1 -> 0 : xin); uin = (uin == me + 1 -> 0 : uin); sinside = sinside | ME_BIT
+        :: else
+#if TIMEOUTS
+            ;
+            if
+            :: timeouts > 0 && (TIMED & ME_BIT) -> timeouts--; due[me] = 1
+            :: !(ALWAYS_TIMED & ME_BIT)
+            fi
+#endif
+        fi
+    };
+    goto await;
+changed:
+    atomic {
+        change = 0; due[me] = 0;
+        if
+        :: how == UPGRADE && kind == GRANTED ->
+            assert((word & ID) == me + 1 && !(word & UPDATE) && xin == 0 && sinside == 0 && uin == me + 1);
+            uin = 0; xin = me + 1; what = ACQUIRE_X
+        :: how == UPGRADE && kind == TIMED_OUT ->
+            assert((word & ID) == me + 1 && (word & UPDATE))
+        :: how == DOWN_U -> assert((word & ID) == me + 1 && (word & UPDATE)); what = ACQUIRE_U
+        :: how == DOWN_S -> assert((word & ID) != me + 1 && cell[me]); what = ACQUIRE_S
+        fi
+    };
+    goto decides;
+lets_go:
+    changes = 0;
+#endif
     atomic {
         assert(what == ACQUIRE_S -> cell[me] : (word & ID) == me + 1); /* it still has what it was told */
         sinside = sinside & ~ME_BIT;
         xin = (xin == me + 1 -> 0 : xin);
+#ifdef UPDATES
+        uin = (uin == me + 1 -> 0 : uin);
+#endif
         last++;
 #ifdef ONEWAY
         let_go[me] = 1; request[me]!ONE_WAY, last
@@ -89,6 +159,9 @@ crashed:
         sinside = sinside & ~ME_BIT;
         xin = (xin == me + 1 -> 0 : xin);
         est[me] = 0; pass[me] = 0; before[me] = 0; due[me] = 0;
+#ifdef UPDATES
+        change = 0; uin = (uin == me + 1 -> 0 : uin);
+#endif
         acquire = 0; release = 0; rounds = 0
     };
 done:

@@ -5,7 +5,7 @@
  * READ, STAGE and so on: capitals are constants, names with l_ are the ledger, v_ dies with the worker. */
 
 /* requests; from RESUMED on, replies */
-mtype = { ACQUIRE_X, ACQUIRE_S, TRY_X, RELEASE, ONE_WAY, RESUME, RESUMED, GRANTED, DONE, BUSY, TIMED_OUT, REFUSED };
+mtype = { ACQUIRE_X, ACQUIRE_S, ACQUIRE_U, TRY_X, UPGRADE, DOWN_U, DOWN_S, RELEASE, ONE_WAY, RESUME, RESUMED, GRANTED, DONE, BUSY, TIMED_OUT, REFUSED };
 
 /* Sockets: what lies in them outlives the worker, and the client. ONE_WAY is a RELEASE without an answer. Nobody
  * repeats it: it is taken out of the socket when it has had its effect, so that a successor finds it there. */
@@ -16,9 +16,26 @@ chan reply[N] = [10] of { mtype, byte };
 #define NONE 0
 #define TRYING 1
 #define HELD 2
+#define UPGRADING 3 /* held, for update; readers are waited for */
 byte l_stage[N];
 byte l_request[N]; /* of the stage; with its mode */
 mtype l_mode[N];
+#ifdef UPDATES
+byte l_change[N];  /* the last UPGRADE, DOWN_U or DOWN_S that was begun */
+#define IS_UPDATE (l_mode[me] == ACQUIRE_U)
+#define TAKES ((me + 1) | (IS_UPDATE -> UPDATE : 0))
+#define TAKEN_BESIDE(w) ((w) & (IS_UPDATE -> (DIED | BIASED | READ) : (DIED | BIASED)))
+#define WAITS_FOR (IS_UPDATE -> UPDATER : (excl -> EXCL : 0))
+#define ID_OF_STAGE (l_stage[me] == UPGRADING -> l_change[me] : l_request[me])
+#define HOLDS_FOR_UPDATE ((word & ID) == me + 1 && (word & UPDATE))
+#define HOLDS_EXCLUSIVE ((word & ID) == me + 1 && !(word & UPDATE))
+#else
+#define IS_UPDATE false
+#define TAKES (me + 1)
+#define TAKEN_BESIDE(w) ((w) & (DIED | BIASED))
+#define WAITS_FOR (excl -> EXCL : 0)
+#define ID_OF_STAGE l_request[me]
+#endif
 byte l_begun[N];   /* highest request that was begun */
 byte l_ended[N];   /* last release that ended something */
 byte due[N];       /* of the acquire that is not answered: 1 it has a deadline, 2 which has passed */

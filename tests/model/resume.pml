@@ -90,6 +90,14 @@ receive:
     :: else
     fi;
 
+#ifdef UPDATES
+    if
+    :: kind == UPGRADE -> goto upgrade
+    :: kind == DOWN_U || kind == DOWN_S -> goto downgrade
+    :: else
+    fi;
+#endif
+
     /* ---- ACQUIRE ---- */
 #ifndef M_ACQUIRES_ANEW
     if
@@ -115,7 +123,7 @@ try:
     mytk = 255;
     STEP(w = word; before[me] = EST_AHEAD(excl));
     if
-    :: !IS_FREE(w) -> goto busy
+    :: !IS_FREE(w) && !(IS_OPEN(w) && !excl) -> goto busy
     :: IS_FREE(w) && (w & FAIR) ->
         scan_waits(0);
         if
@@ -126,7 +134,7 @@ try:
     fi;
     if
     :: !excl -> goto enter_shared
-    :: excl && (w & READ) ->
+    :: excl && (w & READ) && !IS_UPDATE ->
         scan_cells();
         if
         :: found -> goto busy
@@ -135,7 +143,7 @@ try:
     :: else
     fi;
     STEP(
-        CAS((me + 1) | (w & (PARKED | DIED | BIASED)));
+        CAS(TAKES | (w & PARKED) | TAKEN_BESIDE(w));
         if
         :: ok -> CHECK_TURN(1)
         :: else
@@ -144,7 +152,12 @@ try:
     );
     if
     :: !ok -> goto try
+#ifdef UPDATES
+    :: ok && IS_UPDATE -> goto inside_for_update
+    :: ok && !IS_UPDATE
+#else
     :: else
+#endif
     fi;
 #ifdef BIAS
     if
@@ -170,7 +183,7 @@ busy:
     :: else
     fi;
     STEP(mytk = ticket; ticket++);
-    STEP(wt[me] = WAIT | (excl -> EXCL : 0) | IMPATIENT; tick[me] = mytk);
+    STEP(wt[me] = WAIT | WAITS_FOR | IMPATIENT; tick[me] = mytk);
     v_waiting[me] = 1;
 #ifdef M_NOTES_TRYING_LATE
     STEP(l_stage[me] = TRYING);
@@ -181,7 +194,7 @@ busy:
 step:
     if
     :: !v_waiting[me] -> goto idle
-    :: else -> excl = (l_mode[me] != ACQUIRE_S); id = l_request[me]; mytk = tick[me]
+    :: else -> excl = (l_mode[me] != ACQUIRE_S); id = ID_OF_STAGE; mytk = tick[me]
     fi;
     if
     :: v_draining[me] -> goto drain
@@ -226,7 +239,7 @@ look:
     if
     :: IS_FREE(w) && excl ->
         STEP(
-            CAS((me + 1) | PARKED | (w & (DIED | BIASED)));
+            CAS(TAKES | PARKED | TAKEN_BESIDE(w));
             if
             :: ok -> CHECK_TURN(1)
             :: else
@@ -235,11 +248,14 @@ look:
         );
         if
         :: !ok -> goto look
-        :: ok && (w & READ) -> STEP(wt[me] = DRAIN; est[me] = 0); v_draining[me] = 1; goto drain
-        :: else -> goto inside
+#ifdef UPDATES
+        :: ok && IS_UPDATE -> goto inside_for_update
+#endif
+        :: ok && !IS_UPDATE && (w & READ) -> STEP(wt[me] = DRAIN; est[me] = 0); v_draining[me] = 1; goto drain
+        :: ok && !IS_UPDATE && !(w & READ) -> goto inside
         fi
-    :: IS_FREE(w) && !excl -> goto enter_shared
-    :: !IS_FREE(w) && !(w & PARKED) ->
+    :: IS_OPEN(w) && !excl -> goto enter_shared
+    :: !IS_FREE(w) && !(IS_OPEN(w) && !excl) && !(w & PARKED) ->
         STEP(
             CAS(w | PARKED);
             if
@@ -249,6 +265,9 @@ look:
         );
         if
         :: !ok -> goto look
+#ifdef UPDATES
+        :: ok && (w & UPDATE) -> wake_readers(); goto sleep
+#endif
         :: else -> goto sleep
         fi
     :: else -> goto sleep
@@ -303,8 +322,16 @@ drain:
 #endif
     scan_cells();
     if
-    :: found && (due[me] == 2 || l_mode[me] == TRY_X) -> found = 0; gave_up = 1; rd = READ;
-        STEP(wt[me] = 0); goto free_word
+    :: found && (due[me] == 2 || l_mode[me] == TRY_X) ->
+        found = 0; gave_up = 1; rd = READ;
+        STEP(wt[me] = 0);
+#ifdef UPDATES
+        if
+        :: l_stage[me] == UPGRADING -> rd = 0; goto back_to_update
+        :: else
+        fi;
+#endif
+        goto free_word
     :: found && !(due[me] == 2 || l_mode[me] == TRY_X) -> goto idle /* whoever leaves wakes it */
     :: else
     fi;
@@ -324,6 +351,7 @@ stay_shared:
         w = word;
         if
         :: IS_FREE(w) && (w & READ) -> CHECK_TURN(0); before[me] = 0
+        :: !IS_FREE(w) -> before[me] = 0
         :: else
         fi
     );
@@ -331,20 +359,20 @@ stay_shared:
 #ifdef M_RESUMED_READER_STAYS
     :: adopting -> goto entered
 #endif
-    :: !IS_FREE(w) ->
+    :: !IS_OPEN(w) ->
         leave();
         if
         :: adopting -> goto queued_or_nothing
         :: !adopting && v_waiting[me] -> goto look
         :: else -> goto busy
         fi
-    :: IS_FREE(w) && (w & READ) -> goto entered
+    :: IS_OPEN(w) && (w & READ) -> goto entered
     :: else
     fi;
     STEP(
         CAS(w | READ);
         if
-        :: ok -> CHECK_TURN(0); before[me] = 0
+        :: ok && IS_FREE(w) -> CHECK_TURN(0); before[me] = 0
         :: else
         fi
     );
@@ -359,6 +387,19 @@ entered:
     :: else
     fi;
 
+#ifdef UPDATES
+    goto granted;
+inside_for_update:
+    if
+    :: wt[me] -> STEP(wt[me] = 0; est[me] = 0)
+    :: else
+    fi;
+    STEP(seq = (seq + 2) % 8);
+    if
+    :: (w & PARKED) || v_waiting[me] || adopting -> wake_readers()
+    :: else
+    fi;
+#endif
 granted:
     not_seen(me);
     v_waiting[me] = 0; v_draining[me] = 0;
@@ -432,47 +473,37 @@ release:
         :: else
         fi
     );
-free_word: /* rd: back out */
+free_word: /* rd: back out, or shared from now on */
     ok = 0; o = 0; ol = 0; imp = 0; older = 0; writer = 0; found = 0;
+free_seen: /* what was seen counts until PARKED shows again */
     STEP(w = word);
     if
-    :: !(w & PARKED) ->
-        STEP(CAS((w & DIED) | rd));
+    :: w & PARKED ->
+        STEP(CAS(w & ~PARKED));
         if
-        :: !ok -> goto free_word
-        :: else -> goto freed
-        fi
+        :: !ok -> goto free_seen
+        :: else -> w = w & ~PARKED
+        fi;
+        scan_waits(0)
     :: else
     fi;
-    STEP(CAS(w & ~PARKED));
-    if
-    :: !ok -> goto free_word
-    :: else -> w = w & ~PARKED
-    fi;
-    scan_waits(0);
+#ifdef UPDATES
+    STEP(CAS((w & (DIED | READ | BIASED)) | rd | (o && imp -> (FAIR | PARKED) : 0)));
+#else
     STEP(CAS((w & DIED) | rd | (o && imp -> (FAIR | PARKED) : 0)));
+#endif
     if
-    :: !ok -> goto free_word
+    :: !ok -> goto free_seen
     :: ok && o -> wake(o - 1)
     :: else
     fi;
-freed:
     if
     :: rd ->
-        j = 0;
-        do
-        :: j < N && j != me ->
-            STEP(v = wt[j]);
-            if
-            :: (v & WAIT) && !(v & EXCL) -> v = 0; wake(j)
-            :: else -> v = 0
-            fi;
-            j++
-        :: j < N && j == me -> j++
-        :: else -> break
-        od;
-        j = 0;
+        wake_readers();
         if
+#ifdef UPDATES
+        :: kind == DOWN_S -> rd = 0; SAY(DONE); goto idle
+#endif
         :: gave_up -> goto gave_up_now
         :: else -> goto busy
         fi
@@ -494,6 +525,10 @@ taken: /* it comes no more, to nobody */
     STEP(request[me]?_, _);
 #endif
     goto idle;
+
+#ifdef UPDATES
+#include "change.pml"
+#endif
 
     /* ---- after a death of a client, as in broker.pml; begun anew by a successor ---- */
 repair:
@@ -571,7 +606,7 @@ adopt_next: /* attempts first, then the wakes that are owed, then RESUMED */
     goto idle;
 
 adopt:
-    excl = (l_mode[me] != ACQUIRE_S); id = l_request[me]; mytk = tick[me];
+    excl = (l_mode[me] != ACQUIRE_S); id = ID_OF_STAGE; mytk = tick[me];
 #ifndef M_ADOPTS_WITHOUT_PARKED
     if /* an unlock may have cleared it for a scan that was not made */
     :: (word & ID) == me + 1 -> STEP(word = word | PARKED)
@@ -581,6 +616,9 @@ adopt:
     if
     :: l_stage[me] == HELD && (word & ID) != me + 1 && !cell[me] -> STEP(l_stage[me] = NONE); goto idle
     :: l_stage[me] == TRYING
+#ifdef UPDATES
+    :: l_stage[me] == UPGRADING -> goto adopt_upgrade
+#endif
     :: else -> goto idle
     fi;
 #ifdef M_FORGETS_ATTEMPT
@@ -589,7 +627,10 @@ adopt:
 #endif
     STEP(w = word);
     if
-    :: excl && (w & ID) == me + 1 ->
+#ifdef UPDATES
+    :: IS_UPDATE && (w & ID) == me + 1 -> goto inside_for_update /* told or not, this hold has a later token */
+#endif
+    :: excl && !IS_UPDATE && (w & ID) == me + 1 ->
 #ifndef M_RESUMED_OWNER_IS_INSIDE
         if
         :: (seq & 1) && !(w & DIED) -> skip
