@@ -4,11 +4,27 @@
 #include <errno.h>
 
 #include "client/error.h"
+#include "client/lock_text.h"
 #include "common/clock.h"
 
 uint64_t lki_brokered_deadline(uint64_t timeout_ns)
 {
     return timeout_ns == 0 ? 0 : lki_time_add(lki_clock_now_ns(), timeout_ns);
+}
+
+/* What the answer to an ACQUIRE, or to an upgrade, says: the lock is held in this mode, or the refusal. */
+static int take_grant(struct lk_lock *lock, enum lk_mode mode, const struct lki_message *reply,
+                      const char *verb, const char *label)
+{
+    struct lk_session *session = lock->segment->session;
+    if (reply->type != LKI_REPLY_GRANTED) {
+        int r = lki_session_result(session, reply, "%s '%s'", verb, label);
+        return r < 0 ? r : lki_session_fail(session, -EPROTO, "%s '%s'", verb, label);
+    }
+    lock->held_id = reply->as.granted.attachment;
+    lock->held_mode = (uint32_t)mode;
+    lki_lock_set_gate(lock);
+    return reply->as.granted.status == LKI_STATUS_OWNER_DIED ? LK_ACQUIRED_OWNER_DIED : LK_ACQUIRED;
 }
 
 int lki_brokered_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)
@@ -29,17 +45,7 @@ int lki_brokered_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeo
     lki_lock_label(lock, label, sizeof(label));
     if (r < 0)
         return lki_session_fail(session, r, "lock '%s'", label);
-    if (reply.message.type == LKI_REPLY_GRANTED) {
-        lock->held_id = reply.message.as.granted.attachment;
-        lock->held_mode = (uint32_t)mode;
-        r = reply.message.as.granted.status == LKI_STATUS_OWNER_DIED ? LK_ACQUIRED_OWNER_DIED
-                                                                     : LK_ACQUIRED;
-        lki_lock_set_gate(lock);
-    } else {
-        r = lki_session_result(session, &reply.message, "lock '%s'", label);
-        if (r >= 0)
-            r = lki_session_fail(session, -EPROTO, "lock '%s'", label);
-    }
+    r = take_grant(lock, mode, &reply.message, "lock", label);
     lki_record_deinit(&reply);
     return r;
 }
@@ -71,5 +77,35 @@ int lki_brokered_change(struct lk_lock *lock, enum lki_message_type type, uint64
         lock->held_id = 0; /* released, or the broker knows of no such hold */
         lki_lock_set_gate(lock);
     }
+    return r;
+}
+
+int lki_brokered_change_mode(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)
+{
+    struct lk_session *session = lock->segment->session;
+    const char *verb = mode == LK_EXCLUSIVE ? "upgrade" : "downgrade";
+    struct lki_message request = {
+        .type = LKI_REQUEST_CHANGE_MODE,
+        .as.change_mode = {.segment = lock->segment->number,
+                           .lock = lock->index,
+                           .attachment = lock->held_id,
+                           .mode = (uint32_t)mode,
+                           .deadline_ns = lki_brokered_deadline(timeout_ns)},
+    };
+    char label[LKI_LABEL_BYTES];
+    lki_lock_label(lock, label, sizeof(label));
+    if (lock->held_id == 0)
+        return lki_lock_fail_not_held(lock, verb, "");
+    struct lki_record reply = {.fd_count = 0};
+    int r = lki_session_call(session, &request, -1, LKI_TIME_NEVER, &reply);
+    if (r < 0)
+        return lki_session_fail(session, r, "%s '%s'", verb, label);
+    if (mode == LK_EXCLUSIVE)
+        r = take_grant(lock, mode, &reply.message, verb, label);
+    else
+        r = lki_session_result(session, &reply.message, "%s '%s'", verb, label);
+    if (r == 0)
+        lock->held_mode = (uint32_t)mode;
+    lki_record_deinit(&reply);
     return r;
 }

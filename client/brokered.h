@@ -19,3 +19,7 @@ int lki_brokered_change(struct lk_lock *lock, enum lki_message_type type, uint64
 
 /* The deadline of a request: 0 tries once, LK_WAIT_FOREVER never ends. */
 uint64_t lki_brokered_deadline(uint64_t timeout_ns);
+
+/* Makes a hold that the broker has for the session exclusive, as lk_lock_upgrade(), or weaker, as
+ * lk_lock_downgrade(); timeout_ns is of the former. */
+int lki_brokered_change_mode(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns);

@@ -127,6 +127,7 @@ static int fill(struct lk_segment *segment, uint32_t option_flags, struct lki_re
     segment->brokered = opened->brokered;
     segment->read_only = opened->read_only;
     segment->file = opened->file;
+    segment->broker_minor = opened->protocol_minor;
     segment->flags = option_flags;
     atomic_store_explicit(&segment->truncated_here, 0, memory_order_relaxed);
 

@@ -19,6 +19,7 @@ struct lk_segment {
     uint32_t attached; /* id of our attachment */
     bool brokered;     /* locks go through the broker; the control area is mapped read-only */
     bool read_only;
+    uint32_t broker_minor; /* of its protocol; 0: before 4 */
     bool file;
     uint32_t flags; /* LK_INHERIT and LK_GUARD of who opened it */
     int data_fd;    /* -1: no data */

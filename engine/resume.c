@@ -60,6 +60,41 @@ static enum lki_verdict resume_owner(struct lki_wait *wait, uint32_t word)
     return LKI_SLEEP;
 }
 
+/* The word is ours, for update. Whether the sequence was raised is not told: it is raised once more. */
+static enum lki_verdict resume_update(struct lki_wait *wait, uint32_t word)
+{
+    lki_lock_resume(wait->party, wait->lock);
+    enum lki_verdict verdict = ended(wait, lki_taken(word));
+    lki_turn_enter_update(wait->party, wait->lock, true);
+    return verdict;
+}
+
+enum lki_verdict lki_wait_resume_upgrade(struct lki_wait *wait, struct lki_party *party,
+                                         uint32_t lock, uint64_t now_ns, uint64_t deadline_ns)
+{
+    LKI_ASSERT(lock < party->area->locks);
+    LKI_STEP("resume_word");
+    /* relaxed: our own id, if it is there, was written for us */
+    uint32_t word = atomic_load_explicit(&party->area->hot[lock].word, memory_order_relaxed);
+
+    lki_lock_resume(party, lock);
+    if (lki_word_id(word) == party->id && word & LKI_UPDATE) /* not begun, or given up again */
+        return lki_wait_begin_upgrade(wait, party, lock, LKI_HOLD_DATA, now_ns, deadline_ns);
+    *wait = (struct lki_wait){
+        .party = party,
+        .lock = lock,
+        .mode = LKI_MODE_EXCLUSIVE,
+        .hold = LKI_HOLD_DATA,
+        .upgrade = true,
+        .phase = LKI_WAIT_PHASE_ENDED,
+        .start_ns = now_ns,
+        .deadline_ns = deadline_ns,
+        /* relaxed: our own fact */
+        .fact = atomic_load_explicit(&party->self->wait, memory_order_relaxed),
+    };
+    return lki_word_id(word) == party->id ? resume_owner(wait, word) : ended(wait, LKI_NOT_HELD);
+}
+
 /* Our cell names the lock: the word that is loaded now, after it, says whether we are inside. */
 static enum lki_verdict resume_reader(struct lki_wait *wait, unsigned cell)
 {
@@ -93,8 +128,11 @@ enum lki_verdict lki_wait_resume(struct lki_wait *wait, struct lki_party *party,
     /* relaxed: our own id, if it is there, was written for us */
     uint32_t word = atomic_load_explicit(&party->area->hot[lock].word, memory_order_relaxed);
 
-    if (mode == LKI_MODE_EXCLUSIVE)
-        return lki_word_id(word) == party->id ? resume_owner(wait, word) : queued_or_nothing(wait);
+    if (mode != LKI_MODE_SHARED) {
+        if (lki_word_id(word) != party->id)
+            return queued_or_nothing(wait);
+        return mode == LKI_MODE_UPDATE ? resume_update(wait, word) : resume_owner(wait, word);
+    }
     int cell = lki_party_cell(party, lock);
     return cell >= 0 ? resume_reader(wait, (unsigned)cell) : queued_or_nothing(wait);
 }

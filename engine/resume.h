@@ -29,3 +29,7 @@ void lki_lock_resume(struct lki_party *party, uint32_t lock);
 /* Wakes every waiter and drainer of the area: a driver that died may have owed any of them a wake.
  */
 void lki_wake_waiters(const struct lki_area *area, lki_wake_fn wake, void *user);
+
+/* The same for lki_wait_begin_upgrade() of a hold for data. Also LKI_NOT_HELD: nothing is left of the hold. */
+enum lki_verdict lki_wait_resume_upgrade(struct lki_wait *wait, struct lki_party *party,
+                                         uint32_t lock, uint64_t now_ns, uint64_t deadline_ns);

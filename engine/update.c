@@ -53,10 +53,12 @@ enum lki_verdict lki_lock_downgrade(struct lki_party *party, uint32_t lock, enum
     if (mode == LKI_MODE_EXCLUSIVE ||
         (held != LKI_MODE_EXCLUSIVE && !(held == LKI_MODE_UPDATE && mode == LKI_MODE_SHARED)))
         return LKI_NOT_HELD;
-    if (mode == LKI_MODE_SHARED && !lki_party_has_free_cell(party))
+    if (mode == LKI_MODE_SHARED && lki_party_cell(party, lock) < 0 &&
+        !lki_party_has_free_cell(party))
         return LKI_NO_CELL;
-    /* The cell first: from the CAS of the word on it is all that keeps writers out. */
-    if (mode == LKI_MODE_SHARED)
+    /* The cell first: from the CAS of the word on it is all that keeps writers out. Filled already: by a
+     * broker that died in between. */
+    if (mode == LKI_MODE_SHARED && lki_party_cell(party, lock) < 0)
         lki_turn_fill_cell(party, lock);
     /* relaxed: DIED beside our own id is taken away by ourselves alone */
     lki_sequence_leave(hot, atomic_load_explicit(&hot->word, memory_order_relaxed));

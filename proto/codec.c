@@ -45,7 +45,7 @@ static bool read_varint(struct reader *reader, uint64_t *out)
 
 static bool is_type(uint64_t number)
 {
-    return (number >= LKI_REQUEST_HELLO && number <= LKI_REQUEST_BARRIER) ||
+    return (number >= LKI_REQUEST_HELLO && number <= LKI_REQUEST_CHANGE_MODE) ||
            (number >= LKI_REPLY_RESULT && number <= LKI_REPLY_EVENT);
 }
 

@@ -38,6 +38,8 @@ const char *lki_message_type_name(enum lki_message_type type)
         return "holder";
     case LKI_REQUEST_LIST:
         return "list";
+    case LKI_REQUEST_CHANGE_MODE:
+        return "change_mode";
     case LKI_REQUEST_BARRIER:
         return "barrier";
     case LKI_REQUEST_GOODBYE:

@@ -13,8 +13,9 @@
 
 #define LKI_PROTOCOL_MAJOR 1
 /* 1: DEADLOCK_CHECK, and the listing GRAPH. 2: RESUMED and RESUME, MONITOR and EVENT, leases in
- * OPEN, FORCE_RELEASE. 3: BARRIER */
-#define LKI_PROTOCOL_MINOR 3
+ * OPEN, FORCE_RELEASE. 3: BARRIER. 4: CHANGE_MODE, ACQUIRE for update, protocol_minor in OPENED */
+#define LKI_PROTOCOL_MINOR 4
+#define LKI_PROTOCOL_MINOR_CHANGE_MODE 4
 
 struct lki_bytes {
     const uint8_t *data;
@@ -49,6 +50,9 @@ enum lki_message_type {
                                         value: how many holders were ended */
     LKI_REQUEST_BARRIER =
         22, /* -> RESULT: every thread that relies on read bias has passed a barrier */
+    LKI_REQUEST_CHANGE_MODE =
+        23, /* -> GRANTED when it is exclusive, RESULT when it was weakened, or
+                                     RESULT with the refusal; a brokered hold */
     /* Replies, broker to client; `id` is that of the request. */
     LKI_REPLY_RESULT = 32,
     LKI_REPLY_OPENED = 33,
@@ -101,7 +105,7 @@ struct lki_lock_named {
 struct lki_acquire {
     uint32_t segment;
     uint32_t lock;
-    uint32_t mode; /* LK_SHARED or LK_EXCLUSIVE */
+    uint32_t mode; /* LK_SHARED, LK_EXCLUSIVE or LK_UPDATE */
     bool to_exit;
     bool asynchronous;    /* takes a slot of its own, so that it does not block the session's other
                              waits */
@@ -118,6 +122,15 @@ struct lki_hold_ref { /* RELEASE, MARK_CONSISTENT, DECLARE */
     uint32_t attachment; /* the id that GRANTED named */
     uint64_t offset;     /* DECLARE alone */
     uint64_t length_bytes;
+};
+
+struct lki_change_mode {
+    uint32_t segment;
+    uint32_t lock;
+    uint32_t attachment;
+    uint32_t
+        mode; /* LK_EXCLUSIVE: from update; LK_UPDATE: from exclusive; LK_SHARED: from either */
+    uint64_t deadline_ns; /* of the first, as in lki_acquire */
 };
 
 struct lki_ask {
@@ -181,6 +194,7 @@ struct lki_opened {
     uint64_t area_bytes;     /* size of the control area behind the first descriptor */
     uint64_t data_bytes_max; /* 0: no data, no second descriptor */
     uint32_t flags;          /* of the segment */
+    uint32_t protocol_minor; /* of the broker; 0: before 4 */
 };
 
 struct lki_granted {
@@ -287,6 +301,7 @@ struct lki_message {
         struct lki_acquire acquire;
         struct lki_cancel cancel;
         struct lki_hold_ref hold_ref;
+        struct lki_change_mode change_mode;
         struct lki_ask ask;
         struct lki_lock_ref lock_ref;
         struct lki_list_request list;

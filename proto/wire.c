@@ -47,6 +47,8 @@ DEFINE_CONVERSION(cancel, Lockkeeper__Wire__Cancel, lockkeeper__wire__cancel__in
                   LKI_CANCEL_FIELDS)
 DEFINE_CONVERSION(hold_ref, Lockkeeper__Wire__HoldRef, lockkeeper__wire__hold_ref__init,
                   LKI_HOLD_REF_FIELDS)
+DEFINE_CONVERSION(change_mode, Lockkeeper__Wire__ChangeMode, lockkeeper__wire__change_mode__init,
+                  LKI_CHANGE_MODE_FIELDS)
 DEFINE_CONVERSION(ask, Lockkeeper__Wire__Ask, lockkeeper__wire__ask__init, LKI_ASK_FIELDS)
 DEFINE_CONVERSION(lock_ref, Lockkeeper__Wire__LockRef, lockkeeper__wire__lock_ref__init,
                   LKI_LOCK_REF_FIELDS)
@@ -123,6 +125,9 @@ void lki_wire_take(const Lockkeeper__Wire__Envelope *envelope, enum lki_message_
         break;
     case LKI_REQUEST_DECLARE:
         take_hold_ref(envelope->declare, &out->as.hold_ref);
+        break;
+    case LKI_REQUEST_CHANGE_MODE:
+        take_change_mode(envelope->change_mode, &out->as.change_mode);
         break;
     case LKI_REQUEST_ASK:
         take_ask(envelope->ask, &out->as.ask);
@@ -219,6 +224,10 @@ bool lki_wire_put(const struct lki_message *message, struct lki_wire_parts *part
         return true;
     case LKI_REQUEST_DECLARE:
         envelope->declare = put_hold_ref(&message->as.hold_ref, &parts->message.hold_ref);
+        return true;
+    case LKI_REQUEST_CHANGE_MODE:
+        envelope->change_mode =
+            put_change_mode(&message->as.change_mode, &parts->message.change_mode);
         return true;
     case LKI_REQUEST_ASK:
         envelope->ask = put_ask(&message->as.ask, &parts->message.ask);

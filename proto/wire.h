@@ -19,6 +19,7 @@ struct lki_wire_parts {
         Lockkeeper__Wire__Acquire acquire;
         Lockkeeper__Wire__Cancel cancel;
         Lockkeeper__Wire__HoldRef hold_ref;
+        Lockkeeper__Wire__ChangeMode change_mode;
         Lockkeeper__Wire__Ask ask;
         Lockkeeper__Wire__LockRef lock_ref;
         Lockkeeper__Wire__ListRequest list;

@@ -56,6 +56,13 @@
     N(offset)                                                                                      \
     N(length_bytes)
 
+#define LKI_CHANGE_MODE_FIELDS(N, E, B)                                                            \
+    N(segment)                                                                                     \
+    N(lock)                                                                                        \
+    N(attachment)                                                                                  \
+    E(mode)                                                                                        \
+    N(deadline_ns)
+
 #define LKI_ASK_FIELDS(N, E, B)                                                                    \
     N(segment)                                                                                     \
     N(lock)                                                                                        \
@@ -95,7 +102,8 @@
     N(attachment)                                                                                  \
     N(area_bytes)                                                                                  \
     N(data_bytes_max)                                                                              \
-    N(flags)
+    N(flags)                                                                                       \
+    N(protocol_minor)
 
 #define LKI_GRANTED_FIELDS(N, E, B)                                                                \
     E(status)                                                                                      \

@@ -182,8 +182,10 @@ static bool is_sound_attachment(const struct lkd_segment *segment,
         return false;
     if (generation < 1 || generation > LKI_GENERATION_MAX)
         return false;
-    return !acquires || (record->lock < segment->locks &&
-                         (record->mode == LKI_MODE_SHARED || record->mode == LKI_MODE_EXCLUSIVE));
+    if (lkd_record_state(&record->upgrading) && record->change_lock >= segment->locks)
+        return false;
+    return !acquires || (record->lock < segment->locks && record->mode >= LKI_MODE_SHARED &&
+                         record->mode <= LKI_MODE_UPDATE);
 }
 
 /* --- Segments and sessions --- */

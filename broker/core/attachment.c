@@ -99,6 +99,8 @@ static void record(struct lkd_core *core, struct lkd_attachment *attachment)
     record->opened_ns = attachment->opened_ns;
     /* relaxed: the state vouches for it */
     atomic_store_explicit(&record->stage, LKD_ACQUIRE_NONE, memory_order_relaxed);
+    atomic_store_explicit(&record->upgrading, false, memory_order_relaxed);
+    atomic_store_explicit(&record->change_request, 0, memory_order_relaxed);
     lkd_record_enter(&record->state, LKD_RECORD_LIVE);
     lkd_ledger_change(&core->ledger, record);
     attachment->record = record;

@@ -8,22 +8,20 @@
 #include "broker/core/segment.h"
 #include "broker/core/session.h"
 
-/* The place that a request names: of this session and segment, driven by the broker, and live.
- * NULL: refused. */
-static struct lkd_attachment *find_place(struct lkd_core *core, struct lkd_attachment *main,
-                                         const struct lki_message *message)
+struct lkd_attachment *lkd_hold_place(struct lkd_core *core, struct lkd_attachment *main,
+                                      const struct lki_message *message, uint32_t lock,
+                                      uint32_t attachment)
 {
-    const struct lki_hold_ref *hold = &message->as.hold_ref;
     struct lkd_session *session = main->session;
 
-    if (hold->lock >= main->segment->locks) {
+    if (lock >= main->segment->locks) {
         lkd_refuse(core, session, message->id, LKI_STATUS_OUT_OF_RANGE,
-                   "there is no lock %u: the segment has %u", hold->lock, main->segment->locks);
+                   "there is no lock %u: the segment has %u", lock, main->segment->locks);
         return NULL;
     }
-    struct lkd_attachment *place = lkd_segment_attachment(main->segment, hold->attachment);
+    struct lkd_attachment *place = lkd_segment_attachment(main->segment, attachment);
     if (!place || place->main != main || place->state != LKD_ATTACHMENT_LIVE) {
-        if (lkd_fence_refuse(core, main, hold->attachment, message))
+        if (lkd_fence_refuse(core, main, attachment, lock, message))
             return NULL;
         if (message->type == LKI_REQUEST_RELEASE && lkd_session_has_ended(session, message->id))
             /* its slot has ended with the hold, under another worker */
@@ -31,38 +29,42 @@ static struct lkd_attachment *find_place(struct lkd_core *core, struct lkd_attac
         else
             lkd_refuse(core, session, message->id, LKI_STATUS_NOT_HOLDER,
                        "this session has no attachment %#x: that hold has ended, or is not its own",
-                       hold->attachment);
+                       attachment);
         return NULL;
     }
     if (!place->brokered) {
         lkd_refuse(core, session, message->id, LKI_STATUS_INVALID,
-                   "attachment %#x locks in shared memory by itself", hold->attachment);
+                   "attachment %#x locks in shared memory by itself", attachment);
         return NULL;
     }
     return place;
 }
 
-static void answer_hold(struct lkd_core *core, struct lkd_attachment *place,
-                        const struct lki_message *message, bool held)
+static struct lkd_attachment *find_place(struct lkd_core *core, struct lkd_attachment *main,
+                                         const struct lki_message *message)
+{
+    const struct lki_hold_ref *hold = &message->as.hold_ref;
+    return lkd_hold_place(core, main, message, hold->lock, hold->attachment);
+}
+
+void lkd_hold_answer(struct lkd_core *core, struct lkd_attachment *place,
+                     const struct lki_message *message, uint32_t lock, bool held)
 {
     if (held) {
         lkd_reply_result(core, place->session, message->id, LKI_STATUS_OK, 0);
         return;
     }
-    if (lkd_fence_refuse(core, place->main, place->id, message))
+    if (lkd_fence_refuse(core, place->main, place->id, lock, message))
         return;
     char holder[LKD_HOLDER_TEXT_BYTES];
-    lkd_inquiry_describe(place->segment, message->as.hold_ref.lock, holder);
+    lkd_inquiry_describe(place->segment, lock, holder);
     lkd_refuse(core, place->session, message->id, LKI_STATUS_NOT_HOLDER,
-               "this session does not hold lock %u%s; nothing was changed",
-               message->as.hold_ref.lock, holder);
+               "this session does not hold lock %u%s; nothing was changed", lock, holder);
 }
 
-/* Whether the hold that the request speaks of is the one that is there. A request that is repeated to
- * a successor may have had its effect before a later acquire, which was sent behind it, was granted. */
-static bool is_meant(const struct lkd_attachment *place, const struct lki_message *message)
+bool lkd_hold_is_meant(const struct lkd_attachment *place, uint32_t lock, uint64_t request)
 {
-    return !lkd_waits_for(place, message->as.hold_ref.lock) && place->record->request < message->id;
+    return !lkd_waits_for(place, lock) && place->record->request < request;
 }
 
 void lkd_hold_release(struct lkd_core *core, struct lkd_attachment *main,
@@ -72,12 +74,14 @@ void lkd_hold_release(struct lkd_core *core, struct lkd_attachment *main,
     struct lkd_attachment *place = find_place(core, main, message);
     if (!place)
         return;
-    bool held = is_meant(place, message) && lki_lock_held_by(&place->party, lock) != 0;
+    bool held =
+        lkd_hold_is_meant(place, lock, message->id) && lki_lock_held_by(&place->party, lock) != 0;
     if (held)
         lkd_session_note_ending(place->session, message->id);
     held = held && lki_lock_release(&place->party, lock) == LKI_RELEASED;
     /* Released before, under another worker: what it wanted is so. */
-    answer_hold(core, place, message, held || lkd_session_has_ended(place->session, message->id));
+    lkd_hold_answer(core, place, message, lock,
+                    held || lkd_session_has_ended(place->session, message->id));
     if (!held)
         return;
     lkd_wait_note_over(place, lock);
@@ -91,13 +95,12 @@ void lkd_hold_mark_consistent(struct lkd_core *core, struct lkd_attachment *main
 {
     uint32_t lock = message->as.hold_ref.lock;
     struct lkd_attachment *place = find_place(core, main, message);
-    if (place)
-        answer_hold(core, place, message,
-                    is_meant(place, message) &&
-                        lki_lock_mark_consistent(&place->party, lock,
-                                                 place->granted_to_exit
-                                                     ? LKI_HOLD_TO_EXIT
-                                                     : LKI_HOLD_DATA) == LKI_TAKEN);
+    if (!place)
+        return;
+    enum lki_hold hold = place->granted_to_exit ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
+    lkd_hold_answer(core, place, message, lock,
+                    lkd_hold_is_meant(place, lock, message->id) &&
+                        lki_lock_mark_consistent(&place->party, lock, hold) == LKI_TAKEN);
 }
 
 void lkd_hold_declare(struct lkd_core *core, struct lkd_attachment *main,
@@ -106,8 +109,8 @@ void lkd_hold_declare(struct lkd_core *core, struct lkd_attachment *main,
     const struct lki_hold_ref *hold = &message->as.hold_ref;
     struct lkd_attachment *place = find_place(core, main, message);
     if (place)
-        answer_hold(core, place, message,
-                    is_meant(place, message) &&
-                        lki_lock_declare(&place->party, hold->lock, hold->offset,
-                                         hold->length_bytes) == LKI_TAKEN);
+        lkd_hold_answer(core, place, message, hold->lock,
+                        lkd_hold_is_meant(place, hold->lock, message->id) &&
+                            lki_lock_declare(&place->party, hold->lock, hold->offset,
+                                             hold->length_bytes) == LKI_TAKEN);
 }

@@ -2,6 +2,8 @@
 #include "broker/core/brokered_wait.h"
 
 #include "broker/core/attachment.h"
+#include "broker/core/brokered_change.h"
+#include "broker/core/brokered_step.h"
 #include "broker/core/charge.h"
 #include "broker/core/deadlock.h"
 #include "broker/core/fact.h"
@@ -11,7 +13,6 @@
 #include "broker/core/session.h"
 #include "common/assert.h"
 #include "common/clock.h"
-#include "engine/resume.h"
 #include "engine/step.h"
 
 /* How long after the last look for a deadlock a waiter that steps looks again: with its long naps.
@@ -48,7 +49,7 @@ void lkd_wait_note_over(struct lkd_attachment *place, uint32_t lock)
         lkd_record_leave(&place->record->stage, LKD_ACQUIRE_NONE);
 }
 
-static void begin(struct lkd_attachment *attachment, uint64_t request)
+void lkd_wait_begin(struct lkd_attachment *attachment, uint64_t request)
 {
     lkd_charge(attachment->segment->core, attachment->session, LKD_WAITS, 1);
     attachment->waiting = true;
@@ -80,18 +81,22 @@ void lkd_wait_drop(struct lkd_core *core, struct lkd_attachment *attachment, uin
     uint32_t lock = attachment->wait.lock;
     end(core, attachment);
     lki_wait_give_up(&attachment->wait);
-    lkd_wait_note_over(attachment, lock);
+    if (attachment->wait.upgrade)
+        lkd_change_note_over(attachment);
+    else
+        lkd_wait_note_over(attachment, lock);
 }
 
-/* Its acquire got nothing: a slot of its own is of no use any more. */
-static void retire(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t now_ns)
+/* Its acquire got nothing: a slot of its own is of no use any more. An upgrade that got nothing leaves its
+ * hold. */
+void lkd_wait_retire(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t now_ns)
 {
-    if (lkd_is_extra(attachment))
+    if (lkd_is_extra(attachment) && !attachment->granted)
         lkd_attachment_close_extra(core, attachment, now_ns);
 }
 
-static void say_granted(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t request,
-                        uint32_t lock, enum lki_status status)
+void lkd_wait_say_granted(struct lkd_core *core, struct lkd_attachment *attachment,
+                          uint64_t request, uint32_t lock, enum lki_status status)
 {
     struct lkd_sending *sending =
         lkd_reply(core, attachment->session, LKI_REPLY_GRANTED, request, 0);
@@ -104,8 +109,8 @@ static void say_granted(struct lkd_core *core, struct lkd_attachment *attachment
     };
 }
 
-static void grant(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t request,
-                  uint32_t lock, enum lki_status status, bool to_exit, uint64_t now_ns)
+void lkd_wait_grant(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t request,
+                    uint32_t lock, enum lki_status status, bool to_exit, uint64_t now_ns)
 {
     lkd_fence_forget(attachment->main, attachment->id, lock);
     attachment->granted = true;
@@ -116,11 +121,11 @@ static void grant(struct lkd_core *core, struct lkd_attachment *attachment, uint
     if (to_exit)
         lkd_fact_held_since(&attachment->segment->area, attachment->slot, now_ns);
     lkd_wait_recheck_session(core, attachment->session);
-    say_granted(core, attachment, request, lock, status);
+    lkd_wait_say_granted(core, attachment, request, lock, status);
 }
 
-static void refuse_verdict(struct lkd_core *core, struct lkd_attachment *attachment,
-                           uint64_t request, uint32_t lock, enum lki_status status, const char *why)
+void lkd_wait_refuse(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t request,
+                     uint32_t lock, enum lki_status status, const char *why)
 {
     char holder[LKD_HOLDER_TEXT_BYTES];
     lkd_inquiry_describe(attachment->segment, lock, holder);
@@ -131,8 +136,8 @@ static void refuse_verdict(struct lkd_core *core, struct lkd_attachment *attachm
 }
 
 /* Whether the broker may remember one more wait of its user. False: refused. */
-static bool may_wait(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t request,
-                     uint32_t lock)
+bool lkd_wait_may_begin(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t request,
+                        uint32_t lock)
 {
     char why[LKD_CHARGE_TEXT_BYTES];
     char name[LKI_NAME_TEXT_BYTES_MAX + 1];
@@ -151,38 +156,38 @@ static bool answer(struct lkd_core *core, struct lkd_attachment *attachment,
 {
     switch (verdict) {
     case LKI_TAKEN:
-        grant(core, attachment, request, lock, LKI_STATUS_OK, to_exit, now_ns);
+        lkd_wait_grant(core, attachment, request, lock, LKI_STATUS_OK, to_exit, now_ns);
         return true;
     case LKI_TAKEN_DIED:
-        grant(core, attachment, request, lock, LKI_STATUS_OWNER_DIED, to_exit, now_ns);
+        lkd_wait_grant(core, attachment, request, lock, LKI_STATUS_OWNER_DIED, to_exit, now_ns);
         return true;
     case LKI_BUSY:
-        refuse_verdict(core, attachment, request, lock, LKI_STATUS_BUSY, "it is taken");
+        lkd_wait_refuse(core, attachment, request, lock, LKI_STATUS_BUSY, "it is taken");
         break;
     case LKI_TIMED_OUT:
-        refuse_verdict(core, attachment, request, lock, LKI_STATUS_TIMED_OUT,
-                       "the time is over and it is taken still");
+        lkd_wait_refuse(core, attachment, request, lock, LKI_STATUS_TIMED_OUT,
+                        "the time is over and it is taken still");
         break;
     case LKI_NESTED:
-        refuse_verdict(core, attachment, request, lock, LKI_STATUS_DEADLOCK,
-                       "this session holds it already, and locks do not nest; release it first");
+        lkd_wait_refuse(core, attachment, request, lock, LKI_STATUS_DEADLOCK,
+                        "this session holds it already, and locks do not nest; release it first");
         break;
     case LKI_NO_CELL:
-        refuse_verdict(core, attachment, request, lock, LKI_STATUS_NO_CELL,
-                       "this session holds 16 locks of the segment shared, which is the maximum; "
-                       "release one");
+        lkd_wait_refuse(core, attachment, request, lock, LKI_STATUS_NO_CELL,
+                        "this session holds 16 locks of the segment shared, which is the maximum; "
+                        "release one");
         break;
     case LKI_STALE:
     case LKI_NOT_HELD:
     case LKI_RELEASED:
-        refuse_verdict(core, attachment, request, lock, LKI_STATUS_STALE,
-                       "the attachment has ended; open the segment again");
+        lkd_wait_refuse(core, attachment, request, lock, LKI_STATUS_STALE,
+                        "the attachment has ended; open the segment again");
         break;
     case LKI_SLEEP:
         return false;
     }
     lkd_wait_note_over(attachment, lock);
-    retire(core, attachment, now_ns);
+    lkd_wait_retire(core, attachment, now_ns);
     return true;
 }
 
@@ -203,7 +208,7 @@ static bool refuse_deadlock(struct lkd_core *core, struct lkd_attachment *attach
     uint64_t request = attachment->acquire_request;
     struct lkd_session *session = attachment->session;
     lkd_wait_drop(core, attachment, now_ns);
-    retire(core, attachment, now_ns);
+    lkd_wait_retire(core, attachment, now_ns);
     lkd_deadlock_refuse(core, session, request, report);
     return true;
 }
@@ -217,7 +222,7 @@ void lkd_wait_recheck_session(struct lkd_core *core, struct lkd_session *session
     }
 }
 
-static void step(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t now_ns)
+void lkd_wait_step(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t now_ns)
 {
     struct lki_wait *wait = &attachment->wait;
     struct lki_sleep sleep = {0};
@@ -235,11 +240,14 @@ static void step(struct lkd_core *core, struct lkd_attachment *attachment, uint6
         return;
     }
     end(core, attachment);
-    answer(core, attachment, verdict, attachment->acquire_request, lock, to_exit, now_ns);
+    if (wait->upgrade)
+        lkd_change_answer(core, attachment, verdict, attachment->acquire_request);
+    else
+        answer(core, attachment, verdict, attachment->acquire_request, lock, to_exit, now_ns);
 }
 
 /* Holds are looked up in the shared facts: a native client keeps its own party. */
-static bool holds(const struct lkd_attachment *place, uint32_t lock)
+bool lkd_wait_holds(const struct lkd_attachment *place, uint32_t lock)
 {
     const struct lki_area *area = &place->segment->area;
     if ((lkd_fact_word(area, lock) & LKI_ID_MASK) == place->id && !lkd_waits_for(place, lock))
@@ -259,14 +267,14 @@ enum involvement {
 
 static enum involvement involvement_of(const struct lkd_attachment *main, uint32_t lock)
 {
-    if (holds(main, lock))
+    if (lkd_wait_holds(main, lock))
         return HOLDS;
     if (lkd_waits_for(main, lock))
         return WAITS;
     for (const struct lki_list *node = main->extras.next; node != &main->extras;
          node = node->next) {
         const struct lkd_attachment *extra = LKI_LIST_ENTRY(node, struct lkd_attachment, of_main);
-        if (holds(extra, lock))
+        if (lkd_wait_holds(extra, lock))
             return HOLDS;
         if (lkd_waits_for(extra, lock))
             return WAITS;
@@ -285,10 +293,10 @@ static bool check_acquire(struct lkd_core *core, struct lkd_attachment *main,
                    "there is no lock %u: the segment has %u", acquire->lock, main->segment->locks);
         return false;
     }
-    if ((acquire->mode != LKI_MODE_SHARED && acquire->mode != LKI_MODE_EXCLUSIVE) ||
+    if (acquire->mode < LKI_MODE_SHARED || acquire->mode > LKI_MODE_UPDATE ||
         (acquire->to_exit && acquire->mode != LKI_MODE_EXCLUSIVE)) {
         lkd_refuse(core, session, message->id, LKI_STATUS_INVALID,
-                   "cannot lock in mode %u%s: use shared, exclusive, or exclusive to exit",
+                   "cannot lock in mode %u%s: use shared, exclusive, update, or exclusive to exit",
                    acquire->mode, acquire->to_exit ? " to exit" : "");
         return false;
     }
@@ -308,8 +316,8 @@ static bool check_acquire(struct lkd_core *core, struct lkd_attachment *main,
     case NOT_INVOLVED:
         break;
     case HOLDS:
-        refuse_verdict(core, main, message->id, acquire->lock, LKI_STATUS_DEADLOCK,
-                       "this session holds it already, and locks do not nest; release it first");
+        lkd_wait_refuse(core, main, message->id, acquire->lock, LKI_STATUS_DEADLOCK,
+                        "this session holds it already, and locks do not nest; release it first");
         return false;
     case WAITS:
         lkd_refuse(core, session, message->id, LKI_STATUS_PENDING,
@@ -375,9 +383,10 @@ static bool is_known_acquire(struct lkd_core *core, struct lkd_attachment *main,
     case LKD_ACQUIRE_TRYING: /* its answer comes when the wait ends */
         return true;
     case LKD_ACQUIRE_HELD:
-        say_granted(core, place, message->id, lock,
-                    lkd_fact_word(&place->segment->area, lock) & LKI_DIED ? LKI_STATUS_OWNER_DIED
-                                                                          : LKI_STATUS_OK);
+        lkd_wait_say_granted(core, place, message->id, lock,
+                             lkd_fact_word(&place->segment->area, lock) & LKI_DIED
+                                 ? LKI_STATUS_OWNER_DIED
+                                 : LKI_STATUS_OK);
         return true;
     }
     return false;
@@ -402,9 +411,10 @@ void lkd_wait_acquire(struct lkd_core *core, struct lkd_attachment *main,
         return;
     note_trying(place, message);
     enum lki_verdict verdict = lki_lock_try(&place->party, lock, mode, hold);
-    if (verdict == LKI_BUSY && acquire->deadline_ns > 0 && !may_wait(core, place, request, lock)) {
+    if (verdict == LKI_BUSY && acquire->deadline_ns > 0 &&
+        !lkd_wait_may_begin(core, place, request, lock)) {
         lkd_wait_note_over(place, lock);
-        retire(core, place, now_ns);
+        lkd_wait_retire(core, place, now_ns);
         return;
     }
     if (verdict == LKI_BUSY && acquire->deadline_ns > 0)
@@ -412,8 +422,8 @@ void lkd_wait_acquire(struct lkd_core *core, struct lkd_attachment *main,
                                  acquire->deadline_ns);
     if (answer(core, place, verdict, request, lock, acquire->to_exit, now_ns))
         return;
-    begin(place, request);
-    step(core, place, now_ns);
+    lkd_wait_begin(place, request);
+    lkd_wait_step(core, place, now_ns);
 }
 
 void lkd_wait_wake(struct lkd_core *core, struct lkd_attachment *attachment)
@@ -437,7 +447,7 @@ void lkd_wait_settle(struct lkd_core *core, uint64_t now_ns)
         struct lkd_attachment *attachment =
             LKI_LIST_ENTRY(core->ready.next, struct lkd_attachment, of_ready);
         lki_list_remove(&attachment->of_ready);
-        step(core, attachment, now_ns);
+        lkd_wait_step(core, attachment, now_ns);
     }
 }
 
@@ -453,7 +463,7 @@ static void cancel(struct lkd_core *core, struct lkd_attachment *attachment, uin
     uint64_t request = attachment->acquire_request;
 
     lkd_wait_drop(core, attachment, now_ns);
-    retire(core, attachment, now_ns);
+    lkd_wait_retire(core, attachment, now_ns);
     lkd_reply_result(core, session, request, LKI_STATUS_CANCELED, 0);
 }
 
@@ -492,65 +502,6 @@ void lkd_wait_drop_session(struct lkd_core *core, struct lkd_session *session, u
     LKI_LIST_FOREACH_SAFE (node, &session->waits) {
         struct lkd_attachment *waiter = LKI_LIST_ENTRY(node, struct lkd_attachment, of_waits);
         lkd_wait_drop(core, waiter, now_ns);
-        retire(core, waiter, now_ns);
-    }
-}
-
-/* --- Taken over --- */
-
-static void adopt_attempt(struct lkd_core *core, struct lkd_attachment *place, uint64_t now_ns)
-{
-    const struct lkd_attachment_record *record = place->record;
-    enum lki_hold hold = record->to_exit ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
-    enum lki_verdict verdict =
-        lki_wait_resume(&place->wait, &place->party, record->lock, (enum lki_mode)record->mode,
-                        hold, now_ns, record->deadline_ns);
-    switch (verdict) {
-    case LKI_SLEEP:
-        begin(place, record->request);
-        lkd_wait_wake(core, place);
-        break;
-    case LKI_TAKEN:
-    case LKI_TAKEN_DIED:
-        grant(core, place, record->request, record->lock,
-              verdict == LKI_TAKEN ? LKI_STATUS_OK : LKI_STATUS_OWNER_DIED, record->to_exit,
-              now_ns);
-        break;
-    default: /* nothing is left of it */
-        lkd_wait_note_over(place, record->lock);
-        retire(core, place, now_ns);
-        break;
-    }
-}
-
-static void adopt_hold(struct lkd_core *core, struct lkd_attachment *place, uint64_t now_ns)
-{
-    const struct lkd_attachment_record *record = place->record;
-    if (!holds(place, record->lock)) { /* released, and the worker died before it wrote that down */
-        lkd_wait_note_over(place, record->lock);
-        retire(core, place, now_ns);
-        return;
-    }
-    lki_lock_resume(&place->party, record->lock);
-    place->granted = true;
-    place->granted_lock = record->lock;
-    place->granted_to_exit = record->to_exit;
-    place->granted_ns = record->granted_ns;
-}
-
-void lkd_wait_adopt(struct lkd_core *core, struct lkd_attachment *place, uint64_t now_ns)
-{
-    if (!place->brokered || place->state != LKD_ATTACHMENT_LIVE || place->segment->quarantined)
-        return;
-    switch ((enum lkd_acquire_stage)lkd_record_state(&place->record->stage)) {
-    case LKD_ACQUIRE_NONE:
-        retire(core, place, now_ns);
-        break;
-    case LKD_ACQUIRE_TRYING:
-        adopt_attempt(core, place, now_ns);
-        break;
-    case LKD_ACQUIRE_HELD:
-        adopt_hold(core, place, now_ns);
-        break;
+        lkd_wait_retire(core, waiter, now_ns);
     }
 }

@@ -149,7 +149,12 @@ static void check_attachment_record(const struct lkd_attachment *attachment, uin
     LKI_ASSERT(record->slot == attachment->slot && record->id == attachment->id);
     LKI_ASSERT(record->session == attachment->session->number);
     LKI_ASSERT(record->segment == attachment->segment->number);
-    if (attachment->waiting) {
+    bool upgrades = attachment->waiting && attachment->wait.upgrade;
+    LKI_ASSERT(upgrades == (fact_of(&record->upgrading) != 0));
+    if (upgrades) {
+        LKI_ASSERT(record->change_request == attachment->acquire_request);
+        LKI_ASSERT(record->change_lock == attachment->wait.lock);
+    } else if (attachment->waiting) {
         LKI_ASSERT(fact_of(&record->stage) == LKD_ACQUIRE_TRYING);
         LKI_ASSERT(record->request == attachment->acquire_request);
         LKI_ASSERT(record->lock == attachment->wait.lock);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "broker/core/attachment.h"
+#include "broker/core/brokered_change.h"
 #include "broker/core/brokered_hold.h"
 #include "broker/core/brokered_wait.h"
 #include "broker/core/deadlock.h"
@@ -165,6 +166,9 @@ static void apply_attached(struct lkd_core *core, struct lkd_attachment *main,
     case LKI_REQUEST_DECLARE:
         lkd_hold_declare(core, main, message);
         break;
+    case LKI_REQUEST_CHANGE_MODE:
+        lkd_change_mode(core, main, message, now_ns);
+        break;
     case LKI_REQUEST_HOLDER:
         lkd_inquiry_holder(core, main, message, now_ns);
         break;
@@ -215,6 +219,8 @@ static uint32_t segment_of(const struct lki_message *message)
     case LKI_REQUEST_MARK_CONSISTENT:
     case LKI_REQUEST_DECLARE:
         return message->as.hold_ref.segment;
+    case LKI_REQUEST_CHANGE_MODE:
+        return message->as.change_mode.segment;
     case LKI_REQUEST_HOLDER:
     case LKI_REQUEST_DEADLOCK_CHECK:
         return message->as.lock_ref.segment;
@@ -266,6 +272,7 @@ void lkd_core_apply(struct lkd_core *core, struct lkd_session *session,
     case LKI_REQUEST_RELEASE:
     case LKI_REQUEST_MARK_CONSISTENT:
     case LKI_REQUEST_DECLARE:
+    case LKI_REQUEST_CHANGE_MODE:
     case LKI_REQUEST_HOLDER:
     case LKI_REQUEST_DEADLOCK_CHECK:
         main = attached(core, session, message, segment_of(message));

@@ -58,9 +58,8 @@ void lkd_fence_off(struct lkd_core *core, struct lkd_attachment *holder, uint32_
 }
 
 bool lkd_fence_refuse(struct lkd_core *core, struct lkd_attachment *main, uint32_t attachment,
-                      const struct lki_message *message)
+                      uint32_t lock, const struct lki_message *message)
 {
-    uint32_t lock = message->as.hold_ref.lock;
     struct lkd_fenced *fenced = find(main, attachment, lock);
 
     if (!fenced)

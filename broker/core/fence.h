@@ -13,7 +13,7 @@ void lkd_fence_off(struct lkd_core *core, struct lkd_attachment *holder, uint32_
 /* For a request about a hold that is not there. If it was taken away, refuses with STALE and
  * returns true; RELEASE is told once, as the end of the hold. */
 bool lkd_fence_refuse(struct lkd_core *core, struct lkd_attachment *main, uint32_t attachment,
-                      const struct lki_message *message);
+                      uint32_t lock, const struct lki_message *message);
 
 /* The same attachment has taken the lock again. */
 void lkd_fence_forget(struct lkd_attachment *main, uint32_t attachment, uint32_t lock);

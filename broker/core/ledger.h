@@ -151,7 +151,12 @@ struct lkd_attachment_record {
     uint64_t deadline_ns;
     uint64_t granted_ns;
     uint32_t next_changed; /* index + 2; 1: the last one; 0: not in the list. One worker's */
-    uint8_t padding[36];
+    /* Of any lock that it holds, be it the above or not. */
+    _Atomic uint32_t upgrading;      /* not 0: for update, and waits for readers to leave */
+    _Atomic uint64_t change_request; /* the last CHANGE_MODE that was begun */
+    uint64_t change_deadline_ns;     /* while it is upgrading, as is what follows */
+    uint32_t change_lock;
+    uint8_t padding[12];
 };
 
 static_assert(sizeof(struct lkd_session_record) == 128, "ledger version 2");

@@ -331,6 +331,7 @@ static void send_opened(struct opening *opening, const struct lkd_attachment *at
         .area_bytes = segment->spec.area_bytes,
         .data_bytes_max = segment->data_bytes_max,
         .flags = segment->flags,
+        .protocol_minor = LKI_PROTOCOL_MINOR,
     };
 }
 

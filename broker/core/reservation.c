@@ -16,8 +16,7 @@ bool lkd_core_next_name_change(struct lkd_core *core, struct lkd_name_change *ou
         return false;
     const struct lkd_attachment_record *record = &core->ledger.attachments[index];
     *out = (struct lkd_name_change){.index = index};
-    if (lkd_record_state(&record->state) == LKD_RECORD_FREE ||
-        record->flags & LKD_ATTACHMENT_EXTRA)
+    if (lkd_record_state(&record->state) == LKD_RECORD_FREE || record->flags & LKD_ATTACHMENT_EXTRA)
         return true;
     const struct lkd_session *session = lkd_session_find(core, record->session);
     const struct lkd_segment *segment = lkd_registry_find_number(core, record->segment);

@@ -343,9 +343,10 @@ LK_API int lk_lock_release(struct lk_lock *lock);
  *              gives up
  * Returns:     LK_ACQUIRED, or LK_ACQUIRED_OWNER_DIED, as lk_lock_acquire(): held exclusively
  * Errors:      -EBUSY (timeout 0), -ETIMEDOUT, -EDEADLK (a reader waits, perhaps through others, for what
- *              this session holds), -EPERM (not held in LK_UPDATE), -EOPNOTSUPP (held through the broker: a
- *              strict segment, or an asynchronous acquire), -EIO, -ESTALE, -EINVAL. After the first three,
- *              and -EIO, it is still held in LK_UPDATE, and readers may join it again
+ *              this session holds), -EPERM (not held in LK_UPDATE), -EDQUOT (it would wait in the broker, and
+ *              has too many waits), -EOPNOTSUPP (held through a broker older than this library), -EIO,
+ *              -ECONNRESET, -ESTALE, -EINVAL. After the first three, -EDQUOT and -EIO it is still held in
+ *              LK_UPDATE, and readers may join it again
  * Threads, signals, fork: as lk_lock_acquire().
  * Source: update (U) locks of databases: two readers that both want to write would wait for each other
  * for ever; so one alone may, and says so when it begins to read.
@@ -357,7 +358,7 @@ LK_API int lk_lock_upgrade(struct lk_lock *lock, uint64_t timeout_ns);
  * @mode:  LK_UPDATE (from LK_EXCLUSIVE) or LK_SHARED (from either)
  * Returns: 0
  * Errors:  -EPERM (not held in a stronger mode), -ENOLCK (LK_SHARED: this session holds 16 others of the
- *          segment), -EOPNOTSUPP (held through the broker), -EINVAL, -ESTALE: nothing was changed
+ *          segment), -EOPNOTSUPP (as above), -ECONNRESET, -EINVAL, -ESTALE: nothing was changed
  */
 LK_API int lk_lock_downgrade(struct lk_lock *lock, enum lk_mode mode);
 

@@ -85,6 +85,7 @@ static void opened_fields(const struct lki_opened *opened)
     number("area_bytes", opened->area_bytes);
     number("data_bytes_max", opened->data_bytes_max);
     number("flags", opened->flags);
+    number("protocol_minor", opened->protocol_minor);
 }
 
 static void holder_fields(const struct lki_holder_is *holder)
@@ -188,6 +189,13 @@ static void request_fields(const struct lki_message *message)
     case LKI_REQUEST_MARK_CONSISTENT:
     case LKI_REQUEST_DECLARE:
         hold_fields(&message->as.hold_ref);
+        break;
+    case LKI_REQUEST_CHANGE_MODE:
+        number("segment", message->as.change_mode.segment);
+        number("lock", message->as.change_mode.lock);
+        number("attachment", message->as.change_mode.attachment);
+        number("mode", message->as.change_mode.mode);
+        number("deadline_ns", message->as.change_mode.deadline_ns);
         break;
     case LKI_REQUEST_ASK:
         number("segment", message->as.ask.segment);

@@ -128,6 +128,49 @@ static int take_mode(struct scene *scene)
     return lk_lock_acquire(scene->locks[FREE], (enum lk_mode)4, 0);
 }
 
+static int upgrade_null(struct scene *scene)
+{
+    (void)scene;
+    NEED(lk_lock_downgrade(NULL, LK_SHARED) == -EINVAL);
+    return lk_lock_upgrade(NULL, 0);
+}
+
+static int upgrade_not_held(struct scene *scene)
+{
+    return lk_lock_upgrade(scene->locks[READ], LK_WAIT_FOREVER);
+}
+
+/* Beside a reader; it stays held for update. */
+static int upgrade_within(struct scene *scene, uint64_t timeout_ns)
+{
+    NEED(lk_lock_acquire(scene->their_locks[FREE], LK_SHARED, 0) == 0);
+    NEED(lk_lock_acquire(scene->locks[FREE], LK_UPDATE, 0) == 0);
+    int r = lk_lock_upgrade(scene->locks[FREE], timeout_ns);
+    NEED(lk_lock_release(scene->locks[FREE]) == 0);
+    NEED(lk_lock_release(scene->their_locks[FREE]) == 0);
+    return r;
+}
+
+static int upgrade_busy(struct scene *scene)
+{
+    return upgrade_within(scene, 0);
+}
+
+static int upgrade_timed_out(struct scene *scene)
+{
+    return upgrade_within(scene, 1000000);
+}
+
+static int downgrade_mode(struct scene *scene)
+{
+    return lk_lock_downgrade(scene->locks[OURS], LK_EXCLUSIVE);
+}
+
+static int downgrade_not_held(struct scene *scene)
+{
+    return lk_lock_downgrade(scene->locks[READ], LK_SHARED);
+}
+
 static int take_nested(struct scene *scene)
 {
     NEED(lk_lock_acquire(scene->locks[OURS], LK_SHARED, LK_WAIT_FOREVER) == -EDEADLK);
@@ -440,6 +483,12 @@ const struct misuse misuse_of_locks[] = {
     {"lock-name-read-only", named_read_only, -EACCES},
     {"acquire-null", take_null, -EINVAL},
     {"acquire-mode", take_mode, -EINVAL},
+    {"upgrade-null", upgrade_null, -EINVAL},
+    {"upgrade-not-held", upgrade_not_held, -EPERM},
+    {"upgrade-busy", upgrade_busy, -EBUSY},
+    {"upgrade-timed-out", upgrade_timed_out, -ETIMEDOUT},
+    {"downgrade-mode", downgrade_mode, -EINVAL},
+    {"downgrade-not-held", downgrade_not_held, -EPERM},
     {"acquire-nested", take_nested, -EDEADLK},
     {"acquire-nested-shared", take_nested_shared, -EDEADLK},
     {"acquire-busy", take_busy, -EBUSY},

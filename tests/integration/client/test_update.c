@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Update mode between processes: one beside readers, who becomes exclusive and comes back. */
 #include <errno.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -19,15 +20,26 @@ static struct test_client client;
 static struct lk_lock *lock, *other;
 static int ready, go;
 
-static void setup(void)
+static void setup_with(uint32_t flags)
 {
     struct lk_segment_options options = test_options(4096, 2);
+    options.flags |= flags;
     ready = test_event();
     go = test_event();
     test_broker_start(&broker);
     test_client_open(&client, broker.socket_path, NAME, &options);
     lock = test_lock(&client, 0);
     other = test_lock(&client, 1);
+}
+
+static void setup(void)
+{
+    setup_with(0);
+}
+
+static void setup_strict(void)
+{
+    setup_with(LK_STRICT);
 }
 
 static void teardown(void)
@@ -37,6 +49,7 @@ static void teardown(void)
 }
 
 TestSuite(update, .init = setup, .fini = teardown, .timeout = 100);
+TestSuite(update_strict, .init = setup_strict, .fini = teardown, .timeout = 100);
 
 static bool error_has(const char *words)
 {
@@ -84,7 +97,7 @@ static int hold_for_update(void *arg)
     test_stay();
 }
 
-Test(update, is_held_beside_a_reader_and_waits_for_it_to_leave)
+static void wait_for_the_reader(void)
 {
     pid_t reader = test_spawn(read_until_told, NULL);
     test_event_wait(ready);
@@ -109,7 +122,17 @@ Test(update, is_held_beside_a_reader_and_waits_for_it_to_leave)
     test_reap_success(reader);
 }
 
-Test(update, a_downgrade_lets_the_waiting_readers_in)
+Test(update, is_held_beside_a_reader_and_waits_for_it_to_leave)
+{
+    wait_for_the_reader();
+}
+
+Test(update_strict, is_held_beside_a_reader_and_waits_for_it_to_leave)
+{
+    wait_for_the_reader();
+}
+
+static void let_the_readers_in(void)
 {
     test_acquire(lock, LK_EXCLUSIVE);
     pid_t one = test_spawn(read_until_told, NULL), two = test_spawn(read_until_told, NULL);
@@ -122,6 +145,16 @@ Test(update, a_downgrade_lets_the_waiting_readers_in)
     test_reap_success(one);
     test_reap_success(two);
     test_release(lock);
+}
+
+Test(update, a_downgrade_lets_the_waiting_readers_in)
+{
+    let_the_readers_in();
+}
+
+Test(update_strict, a_downgrade_lets_the_waiting_readers_in)
+{
+    let_the_readers_in();
 }
 
 Test(update, a_reader_that_waits_for_its_owner_is_no_wait_without_end)
@@ -194,7 +227,7 @@ static int count_up(void *arg)
     return 0;
 }
 
-Test(update, nothing_is_lost_between_the_look_and_the_write)
+static void count_up_together(void)
 {
     pid_t children[3];
     for (uintptr_t i = 0; i < 3; i++)
@@ -202,4 +235,42 @@ Test(update, nothing_is_lost_between_the_look_and_the_write)
     for (unsigned i = 0; i < 3; i++)
         test_reap_success(children[i]);
     cr_expect(eq(u64, *(uint64_t *)(void *)client.data, 3 * ROUNDS));
+}
+
+Test(update, nothing_is_lost_between_the_look_and_the_write)
+{
+    count_up_together();
+}
+
+Test(update_strict, nothing_is_lost_between_the_look_and_the_write)
+{
+    count_up_together();
+}
+
+static void note(struct lk_lock *which, int result, void *user)
+{
+    (void)which;
+    *(int *)user = result;
+}
+
+Test(update, an_asynchronous_hold_changes_its_mode_too)
+{
+    int result = INT32_MIN;
+    cr_assert(eq(int, lk_lock_acquire_async(lock, LK_UPDATE, LK_WAIT_FOREVER, note, &result), 0));
+    while (result == INT32_MIN) {
+        struct pollfd poll_fd = {.fd = lk_session_fd(client.session), .events = POLLIN};
+        cr_assert(eq(int, poll(&poll_fd, 1, 30000), 1));
+        cr_assert(ge(int, lk_session_dispatch(client.session), 0));
+    }
+    cr_assert(eq(int, result, LK_ACQUIRED));
+    pid_t reader = test_spawn(read_until_told, NULL);
+    test_event_wait(ready);
+    cr_expect(eq(int, lk_lock_upgrade(lock, 0), -EBUSY));
+    test_event_post(go);
+    cr_expect(eq(int, lk_lock_upgrade(lock, LK_WAIT_FOREVER), LK_ACQUIRED));
+    cr_expect(eq(int, lk_lock_downgrade(lock, LK_SHARED), 0));
+    cr_expect(eq(int, lk_lock_downgrade(lock, LK_SHARED), -EPERM));
+    test_release(lock);
+    cr_expect(eq(int, lk_lock_upgrade(lock, 0), -EPERM));
+    test_reap_success(reader);
 }

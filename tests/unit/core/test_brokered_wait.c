@@ -85,7 +85,7 @@ Test(strict, acquires_that_make_no_sense_are_refused)
     } rows[] = {
         {"beyond the table", {.lock = 16, .mode = X}, LKI_STATUS_OUT_OF_RANGE},
         {"no mode", {.lock = 1}, LKI_STATUS_INVALID},
-        {"unknown mode", {.lock = 1, .mode = 3}, LKI_STATUS_INVALID},
+        {"unknown mode", {.lock = 1, .mode = 4}, LKI_STATUS_INVALID},
         {"shared to exit", {.lock = 1, .mode = S, .to_exit = true}, LKI_STATUS_INVALID},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

@@ -88,6 +88,9 @@ static const struct lki_message full_messages[] = {
      .as.list = {LKI_LIST_BROKER, UINT64_MAX, BYTES("@27/gpu")}},
     {.type = LKI_REQUEST_GOODBYE, .id = 17},
     {.type = LKI_REQUEST_BARRIER, .id = 22},
+    {.type = LKI_REQUEST_CHANGE_MODE,
+     .id = 23,
+     .as.change_mode = {UINT32_MAX, UINT32_MAX - 1, UINT32_MAX - 2, 3, UINT64_MAX}},
     {.type = LKI_REQUEST_DEADLOCK_CHECK, .id = 30, .as.lock_ref = {UINT32_MAX, UINT32_MAX - 1}},
     {.type = LKI_REQUEST_RESUME, .id = 31},
     {.type = LKI_REPLY_RESUMED, .id = 32},
@@ -101,7 +104,7 @@ static const struct lki_message full_messages[] = {
     {.type = LKI_REPLY_OPENED,
      .id = 19,
      .as.opened = {true, true, true, true, UINT32_MAX, UINT32_MAX - 1, UINT64_MAX, UINT64_MAX - 1,
-                   UINT32_MAX - 2}},
+                   UINT32_MAX - 2, UINT32_MAX - 3}},
     {.type = LKI_REPLY_GRANTED,
      .id = 20,
      .as.granted = {LKI_STATUS_OWNER_DIED, UINT32_MAX, UINT64_MAX}},
@@ -220,7 +223,7 @@ static void expect_round_trip(const struct lki_message *message)
 
 Test(codec, every_message_survives_with_all_its_fields)
 {
-    cr_assert(eq(sz, FULL_MESSAGES, 29), "one row for every type");
+    cr_assert(eq(sz, FULL_MESSAGES, 30), "one row for every type");
     for (size_t i = 0; i < FULL_MESSAGES; i++)
         expect_round_trip(&full_messages[i]);
 }

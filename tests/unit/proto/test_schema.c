@@ -110,7 +110,7 @@ Test(schema, a_message_has_the_number_100_and_its_type_and_the_name_of_its_type)
         cr_expect(eq(str, (char *)name, (char *)field->name));
         types++;
     }
-    cr_assert(eq(uint, types, LKI_REQUEST_BARRIER + LKI_REPLY_EVENT - LKI_REPLY_RESULT + 1));
+    cr_assert(eq(uint, types, LKI_REQUEST_CHANGE_MODE + LKI_REPLY_EVENT - LKI_REPLY_RESULT + 1));
 }
 
 #define ONE(field) +1
@@ -131,6 +131,7 @@ Test(schema, the_codec_copies_every_field)
         {&lockkeeper__wire__acquire__descriptor, COUNT(LKI_ACQUIRE_FIELDS)},
         {&lockkeeper__wire__cancel__descriptor, COUNT(LKI_CANCEL_FIELDS)},
         {&lockkeeper__wire__hold_ref__descriptor, COUNT(LKI_HOLD_REF_FIELDS)},
+        {&lockkeeper__wire__change_mode__descriptor, COUNT(LKI_CHANGE_MODE_FIELDS)},
         {&lockkeeper__wire__ask__descriptor, COUNT(LKI_ASK_FIELDS)},
         {&lockkeeper__wire__lock_ref__descriptor, COUNT(LKI_LOCK_REF_FIELDS)},
         {&lockkeeper__wire__list_request__descriptor, COUNT(LKI_LIST_REQUEST_FIELDS)},
