@@ -24,7 +24,8 @@
 struct bench_leavings {
     int sysv_id; /* meant if ... */
     int sysv_made;
-    char shm_name[32]; /* empty: none */
+    char shm_name[32];  /* empty: none */
+    char directory[32]; /* another one than the bench's; empty: none */
 };
 
 struct bench {
