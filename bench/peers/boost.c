@@ -62,7 +62,8 @@ static int sharable_drop(void *mutex, enum bench_mode mode)
 
 static const char *missing(void)
 {
-    return "this bench was built without it: no C++ compiler, or no headers (libboost-dev)";
+    return "this bench was built without it: that takes a C++ compiler and libboost-dev, and no "
+           "sanitizers";
 }
 
 #define make_mutex NULL
