@@ -24,7 +24,8 @@
 struct bench_leavings {
     int sysv_id; /* meant if ... */
     int sysv_made;
-    char shm_name[32]; /* empty: none */
+    char shm_name[32];  /* empty: none */
+    char directory[32]; /* another one than the bench's; empty: none */
 };
 
 struct bench {
@@ -40,6 +41,8 @@ struct bench {
     char directory[32];
     char socket_path[48];
     pid_t daemon;
+    bool (*before_exec)(
+        void); /* in each process that becomes a program, if not NULL; false: it ends */
     pid_t sweeper;
     int sweeper_fd;
     unsigned makes; /* how many peers were made: tells names apart */
@@ -129,6 +132,7 @@ void bench_unshare(void *memory, size_t bytes);
 /* Futex words in it. wait returns when the word is not `value` any more; false: not within 30 s. */
 bool bench_wait_while(_Atomic uint32_t *word, uint32_t value);
 void bench_set(_Atomic uint32_t *word, uint32_t value);
+void bench_count(_Atomic uint32_t *word); /* one more */
 
 /* Where processes meet: each says that it is ready, and waits until all may go. */
 struct bench_gate {
@@ -195,8 +199,10 @@ int bench_plot(const char *directory, const struct bench_report *report);
 void bench_floors(struct bench *bench, struct bench_report *report);
 void bench_pairs(struct bench *bench, struct bench_report *report);
 void bench_crowd(struct bench *bench, struct bench_report *report);
+void bench_waiters(struct bench *bench, struct bench_report *report);
 void bench_contended(struct bench *bench, struct bench_report *report);
 void bench_readers(struct bench *bench, struct bench_report *report);
+void bench_mixed(struct bench *bench, struct bench_report *report);
 void bench_bias(struct bench *bench, struct bench_report *report);
 void bench_optimistic(struct bench *bench, struct bench_report *report);
 void bench_brokered(struct bench *bench, struct bench_report *report);

@@ -13,7 +13,7 @@
 #include "common/clock.h"
 
 #define TRIES 3
-#define CASES_MAX 16
+#define CASES_MAX 20
 
 static const char usage[] =
     "Usage: lockkeeper bench [options]\n"

@@ -58,6 +58,8 @@ pid_t bench_exec(const struct bench *bench, char *const *arguments, const char *
     pid_t pid = fork();
     if (pid < 0)
         bench_fail("cannot fork: %s", strerror(errno));
+    if (pid == 0 && bench->before_exec && !bench->before_exec())
+        _exit(127);
     if (pid == 0)
         become(arguments[0], arguments, log, signal, uid, gid, parent);
     close(log);
@@ -177,10 +179,15 @@ void bench_set(_Atomic uint32_t *word, uint32_t value)
     syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
+void bench_count(_Atomic uint32_t *word)
+{
+    atomic_fetch_add_explicit(word, 1, memory_order_release);
+    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
 void bench_gate_enter(struct bench_gate *gate)
 {
-    atomic_fetch_add_explicit(&gate->ready, 1, memory_order_release);
-    syscall(SYS_futex, &gate->ready, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+    bench_count(&gate->ready);
     if (!bench_wait_while(&gate->go, 0))
         _exit(1);
 }

@@ -41,6 +41,16 @@ static int remove_one(const char *path, const struct stat *status, int type, str
     return 0;
 }
 
+/* Servers that are ending meanwhile may still write. */
+static void remove_all(const char *directory)
+{
+    for (unsigned tries = 0; tries < 200 && access(directory, F_OK) == 0; tries++) {
+        nftw(directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+        if (access(directory, F_OK) == 0)
+            bench_sleep(20 * LKI_NS_PER_MS);
+    }
+}
+
 /* Waits for the end of the bench, however it comes, and removes what it left. In a session of its
  * own, so that the terminal's signals do not reach it. */
 static void sweep(struct bench *bench, int alive)
@@ -56,12 +66,9 @@ static void sweep(struct bench *bench, int alive)
     bench_sysv_sweep(bench);
     if (*bench->leavings->shm_name)
         shm_unlink(bench->leavings->shm_name);
-    /* Servers that are ending meanwhile may still write. */
-    for (unsigned tries = 0; tries < 200 && access(bench->directory, F_OK) == 0; tries++) {
-        nftw(bench->directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-        if (access(bench->directory, F_OK) == 0)
-            bench_sleep(20 * LKI_NS_PER_MS);
-    }
+    if (*bench->leavings->directory)
+        remove_all(bench->leavings->directory);
+    remove_all(bench->directory);
     _exit(0);
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,59 @@
 /* A broker that does not answer a farewell in this time is left without. */
 #define GOODBYE_NS (2 * LKI_NS_PER_S)
 
-#define ALIVE_BYTES 4096u /* the kernel rounds up to its page */
+/* What a forked child finds zeroed, in whole pages. One map of it all: each costs a new process as much as
+ * several system calls. The arena begins in the page of the words, and takes no other as a rule. */
+struct own_memory {
+    uint32_t alive[2];
+    _Alignas(64) struct lki_inbox inbox;
+};
+
+/* --- Own memory --- */
+
+/* That of the last session that was closed, or NULL: mapping and touching another one takes longer than the
+ * rest of what the library does to open a session. */
+static _Atomic(struct own_memory *) spare_memory;
+bool lki_session_leaves_memory = true;
+
+static void give_own_memory(struct own_memory *memory)
+{
+    if (!memory)
+        return;
+    memset(memory->alive, 0, sizeof(memory->alive));
+    /* acq_rel: whoever takes it comes after us, and we after who left the one that is in our way */
+    if (lki_session_leaves_memory)
+        memory = atomic_exchange_explicit(&spare_memory, memory, memory_order_acq_rel);
+    if (memory)
+        (void)munmap(memory, sizeof(*memory));
+}
+
+static int map_own_memory(struct own_memory **out_memory)
+{
+    const size_t bytes = sizeof(**out_memory);
+    void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED)
+        return -errno;
+    if (madvise(base, bytes, MADV_WIPEONFORK) < 0) {
+        int r = -errno;
+        (void)munmap(base, bytes);
+        return r;
+    }
+    *out_memory = base;
+    return 0;
+}
+
+static int take_own_memory(struct own_memory **out_memory)
+{
+    struct own_memory *memory =
+        atomic_exchange_explicit(&spare_memory, NULL, memory_order_acq_rel); /* as above */
+    int r = memory ? 0 : map_own_memory(&memory);
+    if (r < 0)
+        return r;
+    memory->alive[0] = 1;
+    memory->alive[1] = 1;
+    *out_memory = memory;
+    return 0;
+}
 
 /* --- Life --- */
 
@@ -35,30 +88,11 @@ static struct lk_session *session_free(struct lk_session *session)
     LKI_LIST_FOREACH_SAFE (node, &session->closed_segments)
         lki_segment_free(LKI_LIST_ENTRY(node, struct lk_segment, node));
     lki_transport_deinit(&session->transport);
-    if (session->alive)
-        (void)munmap(session->alive, ALIVE_BYTES);
+    give_own_memory(session->own_memory);
     free(session);
     return NULL;
 }
 LKI_DEFINE_CLEANUP(struct lk_session *, session_free)
-
-/* One page that a forked child finds zeroed, with two words in it. */
-static int make_alive_page(uint32_t **out_alive)
-{
-    void *page =
-        mmap(NULL, ALIVE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (page == MAP_FAILED)
-        return -errno;
-    if (madvise(page, ALIVE_BYTES, MADV_WIPEONFORK) < 0) {
-        int r = -errno;
-        (void)munmap(page, ALIVE_BYTES);
-        return r;
-    }
-    *out_alive = page;
-    (*out_alive)[0] = 1;
-    (*out_alive)[1] = 1;
-    return 0;
-}
 
 /* A session without a connection. */
 static int make_session(struct lk_session **out)
@@ -71,11 +105,12 @@ static int make_session(struct lk_session **out)
     lki_list_init(&session->closed_segments);
     lki_list_init(&session->pending);
     lki_list_init(&session->answered);
-    lki_transport_init(&session->transport, -1);
-    int r = make_alive_page(&session->alive);
+    lki_transport_init(&session->transport, -1, NULL);
+    int r = take_own_memory(&session->own_memory);
     if (r < 0)
         return r;
-    session->plain = session->alive + 1;
+    session->alive = &session->own_memory->alive[0];
+    session->plain = &session->own_memory->alive[1];
     *out = LKI_STEAL(&session);
     return 0;
 }
@@ -86,7 +121,7 @@ static void take_connection(struct lk_session *session, int socket_fd, const cha
     size_t path_bytes = strlen(path) + 1;
     LKI_ASSERT(path_bytes <= sizeof(session->path));
     memcpy(session->path, path, path_bytes);
-    lki_transport_init(&session->transport, socket_fd);
+    lki_transport_init(&session->transport, socket_fd, &session->own_memory->inbox);
 }
 
 int lki_session_new(int socket_fd, const char *path, struct lk_session **out)
@@ -115,17 +150,17 @@ int lk_session_open(const char *socket_path, const struct lk_session_options *op
     if (socket_path && socket_path[0] == '\0')
         return lki_fail(-EINVAL, "cannot open a session: the socket path is empty");
 
-    /* All that needs no connection comes first: once connected, the broker is awake and waits. */
-    LKI_CLEANUP(session_free_p) struct lk_session *session = NULL;
-    int r = make_session(&session);
-    if (r < 0)
-        return lki_fail(r, "cannot open a session: %s", lk_strerror(r));
-    int fd = -1;
+    /* Connecting wakes the broker, and that takes it longer than what is made here meanwhile. */
+    LKI_CLEANUP(lki_close_p) int fd = -1;
     char path[LKI_SOCKET_PATH_BYTES_MAX + 1];
-    r = lki_connect(socket_path, own.flags, &fd, path);
+    int r = lki_connect(socket_path, own.flags, &fd, path);
     if (r < 0)
         return r; /* has its text */
-    take_connection(session, fd, path);
+    LKI_CLEANUP(session_free_p) struct lk_session *session = NULL;
+    r = make_session(&session);
+    if (r < 0)
+        return lki_fail(r, "cannot open a session: %s", lk_strerror(r));
+    take_connection(session, lki_steal_fd(&fd), path);
     session->may_reconnect = true;
     session->open_flags = own.flags;
     *out = LKI_STEAL(&session);
@@ -259,7 +294,7 @@ static bool reconnect(struct lk_session *session)
     if (lki_connect(session->path, session->open_flags, &fd, path) < 0)
         return false;
     lki_transport_deinit(&session->transport);
-    lki_transport_init(&session->transport, fd);
+    lki_transport_init(&session->transport, fd, &session->own_memory->inbox);
     return true;
 }
 

@@ -13,8 +13,8 @@
 #include "common/list.h"
 
 struct lk_session {
-    /* 1 while usable. Alone in a page that the kernel wipes in a forked child, so that one load
-     * tells a handle whether it was inherited. */
+    struct own_memory *own_memory; /* wiped by the kernel in a forked child */
+    /* 1 while usable. In own_memory, so that one load tells a handle whether it was inherited. */
     uint32_t *alive;
     /* Beside it: 1 while alive and no asynchronous acquire is pending, which is what the fast paths
      * ask for: who waits for one lock and takes another may close a ring. */
@@ -34,6 +34,10 @@ struct lk_session {
     struct lki_list answered;
     int event_fd; /* what lk_session_fd() gives; -1 until asked */
 };
+
+/* Whether a session that is closed leaves its memory for the next one: always, but where tests have several
+ * processes in one. */
+extern bool lki_session_leaves_memory;
 
 /* A session over a connected socket, which is consumed (on failure too), and -1 for none. Says
  * hello. Returns 0, -ENOMEM, or what kept the hello from being sent. */

@@ -3,31 +3,22 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <time.h>
 
 #include "common/clock.h"
 #include "common/fd.h"
 #include "engine/layout.h"
-#include "proto/channel.h"
 
-struct lki_inbox {
-    struct lki_arena arena;
-    uint8_t buffer[LKI_REPLY_BYTES_MAX];
-};
-
-void lki_transport_init(struct lki_transport *transport, int socket_fd)
+void lki_transport_init(struct lki_transport *transport, int socket_fd, struct lki_inbox *inbox)
 {
     *transport = (struct lki_transport){
-        .socket_fd = socket_fd, .lost = socket_fd < 0, .last_id = LKI_HELLO_ID};
+        .socket_fd = socket_fd, .lost = socket_fd < 0, .last_id = LKI_HELLO_ID, .inbox = inbox};
 }
 
 void lki_transport_deinit(struct lki_transport *transport)
 {
     transport->socket_fd = lki_close(transport->socket_fd);
     transport->lost = true;
-    free(transport->inbox);
-    transport->inbox = NULL;
 }
 
 static const struct lki_message hello = {
@@ -125,11 +116,6 @@ int lki_transport_receive(struct lki_transport *transport, uint64_t deadline_ns,
     out_record->fd_count = 0;
     if (transport->lost)
         return -ECONNRESET;
-    if (!transport->inbox) {
-        transport->inbox = malloc(sizeof(*transport->inbox));
-        if (!transport->inbox)
-            return -ENOMEM;
-    }
     enum lki_channel_flags flags = LKI_CHANNEL_WAIT;
     if (deadline_ns != LKI_TIME_NEVER) {
         flags = LKI_CHANNEL_NO_WAIT;

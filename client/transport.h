@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* One connection as the client sees it: requests with rising ids out, replies in. Owns the socket
- * and the memory that replies are unpacked into. Knows nothing of segments and locks. One thread at
+/* One connection as the client sees it: requests with rising ids out, replies in. Owns the socket. Knows nothing of segments and locks. One thread at
  * a time. */
 #pragma once
 
@@ -8,11 +7,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/arena.h"
+#include "proto/channel.h"
 #include "proto/message.h"
 
 #define LKI_HELLO_ID 1 /* the first request of every connection */
 
-struct lki_inbox; /* buffer and arena of the last record received */
+/* Of the last record received. Large, and next to nothing of it is ever touched. */
+struct lki_inbox {
+    struct lki_arena arena;
+    uint8_t buffer[LKI_REPLY_BYTES_MAX];
+};
 
 struct lki_transport {
     int socket_fd; /* -1: none */
@@ -20,7 +25,7 @@ struct lki_transport {
     bool greeted;  /* the hello has been sent */
     bool heard;    /* something was answered */
     uint64_t last_id;
-    struct lki_inbox *inbox; /* made with the first receive */
+    struct lki_inbox *inbox; /* borrowed */
 };
 
 /* A message received, with its descriptors. What the message points to is valid until the next
@@ -31,8 +36,9 @@ struct lki_record {
     size_t fd_count;
 };
 
-/* Consumes socket_fd, connected and blocking; -1 makes one that is lost from the beginning. */
-void lki_transport_init(struct lki_transport *transport, int socket_fd);
+/* Consumes socket_fd, connected and blocking; -1 makes one that is lost from the beginning. inbox need not
+ * be initialised. */
+void lki_transport_init(struct lki_transport *transport, int socket_fd, struct lki_inbox *inbox);
 /* Closes the socket without a word. Twice is once. */
 void lki_transport_deinit(struct lki_transport *transport);
 

@@ -36,8 +36,8 @@ uint64_t lk_segment_size(const struct lk_segment *segment)
 static int map_pages(const struct lk_segment *segment, uint64_t offset, uint64_t length_bytes,
                      struct lki_window *window)
 {
-    uint64_t page_bytes = (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t lead_bytes = offset % page_bytes;
+    /* Not asked for where it does not matter: sysconf() is a page that few have touched. */
+    uint64_t lead_bytes = offset == 0 ? 0 : offset % (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t map_bytes = lead_bytes + length_bytes; /* both are below 2^46 */
     if (map_bytes > SIZE_MAX)
         return -ENOMEM;

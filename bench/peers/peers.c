@@ -12,6 +12,8 @@ const struct bench_peer *const bench_peers[] = {
     &bench_peer_robust,
     &bench_peer_mutex,
     &bench_peer_rwlock,
+    &bench_peer_boost_mutex,
+    &bench_peer_boost_sharable,
     &bench_peer_posix_sem,
     &bench_peer_sysv_sem,
     &bench_peer_flock,
@@ -21,6 +23,7 @@ const struct bench_peer *const bench_peers[] = {
     &bench_peer_mq,
     &bench_peer_redis,
     &bench_peer_postgresql,
+    &bench_peer_etcd,
     NULL,
 };
 

@@ -497,9 +497,13 @@ static bool receive_one(struct lkd_connection *connection)
                                 LKI_DIRECTION_REQUEST, LKI_CHANNEL_NO_WAIT | LKI_CHANNEL_KEEP_FDS,
                                 &message, fds, &fd_count, &reason);
     if (r == 1) {
-        if (connection->records < 2 && ++connection->records == 2)
-            lkd_link_introduce(daemon, connection->peer.session);
+        uint64_t session = connection->peer.session;
+        bool first = connection->records < 2 && ++connection->records == 2;
+        if (first)
+            lkd_link_introduce(daemon, session);
         receive_message(connection, &message, fds, fd_count);
+        if (first)
+            lkd_link_watch(daemon, session);
         return true;
     }
     if (fd_count > 0)

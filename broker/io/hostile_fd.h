@@ -13,9 +13,9 @@
 /* Closes descriptors elsewhere. Consumes them; if there is no memory for that, closes them here. */
 void lkd_hostile_close(struct lkd_daemon *daemon, const int *fds, size_t count);
 
-/* Shuts the socket down, at once, then elsewhere reads away what the peer sent and closes both. The
- * peer still gets what was sent to it: closing with unread data would reset it. Consumes socket_fd.
- * closed may be NULL. */
+/* Shuts the socket down, at once, then closes it: here if it is empty, else elsewhere, where what the
+ * peer sent is read away and closed before. The peer still gets what was sent to it: closing with unread
+ * data would reset it. Consumes socket_fd. closed may be NULL. */
 typedef void (*lkd_hostile_closed_fn)(struct lkd_daemon *daemon);
 void lkd_hostile_close_socket(struct lkd_daemon *daemon, int socket_fd,
                               lkd_hostile_closed_fn closed);

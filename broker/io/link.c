@@ -249,7 +249,13 @@ void lkd_link_introduce(struct lkd_daemon *daemon, uint64_t session)
     lkd_proc_command(link->pid, command, sizeof(command));
     if (command[0] != '\0')
         lkd_core_session_renamed(daemon->core, session, command);
-    lkd_watched_start(link->process);
+}
+
+void lkd_link_watch(struct lkd_daemon *daemon, uint64_t session)
+{
+    struct lkd_link *link = find(daemon, session);
+    if (link != NULL)
+        lkd_watched_start(link->process); /* does nothing the second time */
 }
 
 struct lkd_connection *lkd_link_connection(struct lkd_daemon *daemon, uint64_t session)

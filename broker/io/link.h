@@ -27,10 +27,13 @@ int lkd_link_adopt(struct lkd_daemon *daemon, const struct lkd_left_session *lef
 /* All have been adopted: watches their processes and connections. */
 void lkd_links_start(struct lkd_daemon *daemon);
 
-/* With the session's first request: asks for the name of its process, and watches it. Before the
- * answer, since whoever crashes at the start is gone soon after it; not on accepting, since before it
- * has an attachment its end leaves nothing behind. Does nothing the second time. */
+/* With the session's first request: asks for the name of its process. Before the answer, since whoever
+ * crashes at the start is gone soon after it. Does nothing the second time. */
 void lkd_link_introduce(struct lkd_daemon *daemon, uint64_t session);
+
+/* Behind that answer: watches the process, which may have ended by then, and that is seen at once. Not on
+ * accepting, since before it has an attachment its end leaves nothing behind. */
+void lkd_link_watch(struct lkd_daemon *daemon, uint64_t session);
 
 /* The connection of a session, or NULL. */
 struct lkd_connection *lkd_link_connection(struct lkd_daemon *daemon, uint64_t session);

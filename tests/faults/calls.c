@@ -14,8 +14,8 @@ const struct faults_call_info faults_calls[FAULTS_CALLS] = {
     [FAULTS_GETSOCKOPT] = {"getsockopt", {ENOMEM, ENOBUFS}},
     [FAULTS_PEERPIDFD] = {"getsockopt(SO_PEERPIDFD)",
                           {EMFILE, ENFILE, ENOMEM, ESRCH, EINVAL, ENODATA}},
-    /* setsockopt(2) is not among them: the one option that is set, SO_PASSRIGHTS, is a flag of the
-     * socket, and a kernel that lacks it lacks it in every call. */
+    /* setsockopt(2) is not among them: SO_PASSRIGHTS and SO_PASSCRED, which are set, are flags of the
+     * socket, and a kernel that lacks the former lacks it in every call. */
     [FAULTS_SOCKET] = {"socket", {EMFILE, ENFILE, ENOBUFS, ENOMEM, EACCES}},
     [FAULTS_CONNECT] = {"connect", {EINTR, ECONNREFUSED, EACCES, ENOENT, EAGAIN, ENOMEM}},
     [FAULTS_BIND] = {"bind", {EADDRINUSE, EACCES, ENOMEM, ENOSPC, EROFS, EIO}},

@@ -8,6 +8,7 @@
 
 #include "client/bias.h"
 #include "client/lock.h"
+#include "client/session.h"
 #include "common/cleanup.h"
 #include "tests/sim/oracle.h"
 #include "tests/sim/stores.h"
@@ -97,6 +98,7 @@ static void pass_time(uint64_t most_ns)
 static void open_session(struct thread *thread)
 {
     do_next(thread, "opens a session");
+    lki_session_leaves_memory = false; /* to another process, here */
     int r = lk_session_open(NULL, NULL, &thread->session);
     expect(r == 0, thread, r);
 }

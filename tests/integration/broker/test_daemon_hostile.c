@@ -9,6 +9,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -205,6 +206,37 @@ Test(daemon_hostile, descriptor_that_blocks_whoever_closes_it)
     uint64_t took_ns = lki_clock_now_ns() - before_ns;
     cr_expect(lt(u64, took_ns, LKI_NS_PER_S), "another client waited");
     close(fd);
+    close(peer);
+}
+
+/* What the broker does not read any more is closed with the socket: behind a record that ends the
+ * connection, and here also behind one without bytes, which reads like the end. */
+Test(daemon_hostile, descriptor_behind_the_end_that_blocks_whoever_closes_it)
+{
+    int peer;
+    int lingering = lingering_socket(&peer);
+    int fd = connect_raw();
+    struct reply reply;
+    struct lki_message list = {
+        .type = LKI_REQUEST_LIST, .id = 2, .as.list = {.what = LKI_LIST_BROKER}};
+    send_hello(fd);
+    cr_assert(eq(int, send_request(fd, &list, NULL, 0), 0));
+    cr_assert(eq(int, receive_reply(fd, &reply), 1), "accepted: it may send descriptors now");
+
+    pid_t worker = worker_pid();
+    cr_assert(eq(int, kill(worker, SIGSTOP), 0));
+    cr_assert(eq(int, (int)send_bytes(fd, "\xff\xff\xff\xff\xff", 5, NULL, 0), 5));
+    cr_assert(eq(int, (int)send_bytes(fd, "", 0, NULL, 0), 0));
+    cr_assert(eq(int, (int)send_bytes(fd, "", 0, &lingering, 1), 0));
+    shutdown(lingering, SHUT_RD);
+    close(lingering);
+    cr_assert(eq(int, kill(worker, SIGCONT), 0));
+
+    expect_dropped_with(fd, "malformed tag");
+    uint64_t before_ns = lki_clock_now_ns();
+    expect_serves();
+    uint64_t took_ns = lki_clock_now_ns() - before_ns;
+    cr_expect(lt(u64, took_ns, LKI_NS_PER_S), "another client waited");
     close(peer);
 }
 

@@ -71,7 +71,7 @@ static int use_inherited(struct child *side, void *user)
     CHILD_CHECK(strstr(lk_last_error(), "fork()") != NULL);
     CHILD_CHECK(!is_mapped(map));
     CHILD_CHECK(!has_map("lockkeeper-area")); /* its words are the parent's */
-    lk_session_close(session); /* without a word to the broker */
+    lk_session_close(session);                /* without a word to the broker */
     return 0;
 }
 
@@ -130,6 +130,40 @@ FORK_TEST(child_opens_its_own_session)
     open_all(0);
     cr_assert(eq(int, lk_lock_acquire(lock, LK_EXCLUSIVE, 0), LK_ACQUIRED));
     struct child child = child_start(open_own, NULL);
+    child_join(&child);
+    cr_expect(eq(int, lk_lock_release(lock), 0));
+    lk_session_close(session);
+}
+
+static int find_stale(struct child *side, void *user)
+{
+    struct lk_session *own = user;
+    struct lk_segment *none = NULL;
+    (void)side;
+    CHILD_CHECK(lk_segment_open(own, "s", NULL, &none) == -ESTALE);
+    lk_session_close(own);
+    return 0;
+}
+
+/* With the memory of a session that its parent has closed. */
+static int open_own_again(struct child *side, void *user)
+{
+    struct lk_session *own = NULL;
+    CHILD_CHECK(open_own(side, user) == 0);
+    CHILD_CHECK(lk_session_open(fixture.socket_path, NULL, &own) == 0);
+    struct child grandchild = child_start(find_stale, own);
+    child_join(&grandchild);
+    lk_session_close(own);
+    return 0;
+}
+
+FORK_TEST(child_opens_with_the_memory_of_a_closed_session)
+{
+    struct lk_session *before = open_session();
+    open_all(0);
+    lk_session_close(before);
+    cr_assert(eq(int, lk_lock_acquire(lock, LK_EXCLUSIVE, 0), LK_ACQUIRED));
+    struct child child = child_start(open_own_again, NULL);
     child_join(&child);
     cr_expect(eq(int, lk_lock_release(lock), 0));
     lk_session_close(session);

@@ -18,6 +18,7 @@
 #define TICKS 3 /* signals before the broker answers */
 
 static int broker_end = -1; /* the test plays the broker */
+static struct lki_inbox inbox;
 static struct lki_transport transport;
 static uint8_t answer[64];
 static size_t answer_bytes;
@@ -45,7 +46,7 @@ static void setup(void)
     struct sigaction action = {.sa_handler = on_tick}; /* no SA_RESTART */
     int ends[2];
     cr_assert(eq(int, socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0));
-    lki_transport_init(&transport, ends[0]);
+    lki_transport_init(&transport, ends[0], &inbox);
     broker_end = ends[1];
     cr_assert(eq(int, lki_message_encode(&reply, answer, sizeof(answer), &answer_bytes), 0));
     cr_assert(eq(int, sigaction(SIGALRM, &action, NULL), 0));
