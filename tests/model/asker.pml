@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A client that locks through the worker. With PIPELINE its next ACQUIRE goes out behind a RELEASE that is
- * not answered yet. */
+ * not answered yet, with ONEWAY behind one that never is. Then it may sleep for ever after its last release: it
+ * reads nothing any more, RESUMED neither. */
 proctype asker(byte me)
 {
     byte rounds = (me == 0 -> ROUNDS0 : (me == 1 -> ROUNDS1 : ROUNDS2));
@@ -15,7 +16,7 @@ next:
     :: rounds > 0 && OPS & OP_TRYX -> what = TRY_X
     fi;
     atomic {
-        rounds--; last++; acquire = last; request[me]!what, acquire;
+        rounds--; last++; acquire = last; let_go[me] = 0; request[me]!what, acquire;
 #if TIMEOUTS
         if
         :: what != TRY_X && timeouts > 0 && (TIMED & ME_BIT) -> timeouts--; due[me] = 1
@@ -69,9 +70,14 @@ holds:
         assert(what == ACQUIRE_S -> cell[me] : (word & ID) == me + 1); /* it still has what it was told */
         sinside = sinside & ~ME_BIT;
         xin = (xin == me + 1 -> 0 : xin);
-        last++; release = last; request[me]!RELEASE, release
+        last++;
+#ifdef ONEWAY
+        let_go[me] = 1; request[me]!ONE_WAY, last
+#else
+        release = last; request[me]!RELEASE, release
+#endif
     };
-#ifdef PIPELINE
+#if defined(PIPELINE) || defined(ONEWAY)
     goto next;
 #else
     goto await;
@@ -86,6 +92,15 @@ crashed:
         acquire = 0; release = 0; rounds = 0
     };
 done:
+#ifdef ONEWAY
+end_asleep:
+    if
+#if DEATHS
+    :: atomic { dead[me] == 0 && MAY_DIE -> deaths--; goto crashed }
+#endif
+    :: false
+    fi;
+#endif
 end_done: /* what comes for somebody who waits for nothing; another worker may say RESUMED */
     do
     :: atomic { dead[me] == 0 && nempty(reply[me]) ->

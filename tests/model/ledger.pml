@@ -5,9 +5,10 @@
  * READ, STAGE and so on: capitals are constants, names with l_ are the ledger, v_ dies with the worker. */
 
 /* requests; from RESUMED on, replies */
-mtype = { ACQUIRE_X, ACQUIRE_S, TRY_X, RELEASE, RESUME, RESUMED, GRANTED, DONE, BUSY, TIMED_OUT, REFUSED };
+mtype = { ACQUIRE_X, ACQUIRE_S, TRY_X, RELEASE, ONE_WAY, RESUME, RESUMED, GRANTED, DONE, BUSY, TIMED_OUT, REFUSED };
 
-/* Sockets: what lies in them outlives the worker. */
+/* Sockets: what lies in them outlives the worker, and the client. ONE_WAY is a RELEASE without an answer. Nobody
+ * repeats it: it is taken out of the socket when it has had its effect, so that a successor finds it there. */
 chan request[N] = [10] of { mtype, byte };
 chan reply[N] = [10] of { mtype, byte };
 
@@ -22,6 +23,7 @@ byte l_begun[N];   /* highest request that was begun */
 byte l_ended[N];   /* last release that ended something */
 byte due[N];       /* of the acquire that is not answered: 1 it has a deadline, 2 which has passed */
 byte successors;   /* RESUMED says which, RESUME repeats it */
+bit let_go[N];     /* ghost: its last request is a ONE_WAY: it holds nothing, whoever has read that or not */
 bit l_resuming[N]; /* RESUMED was sent, RESUME has not come; only with M_RESUME_WITHOUT_NUMBER */
 
 /* The worker's own memory. */
@@ -89,6 +91,13 @@ inline forget(i) /* what dies with a worker */
 #define NAP(i)
 #endif
 
+/* What the dead have sent is read before anything is repaired for them. */
+#ifdef M_REPAIRS_UNREAD
+#define HAS_LAST_WORDS(i) false
+#else
+#define HAS_LAST_WORDS(i) (request[i]??[ONE_WAY, _])
+#endif
+
 /* How the worker comes by an event for client i: it reads a request, sends a reply, steps a wait. */
 #define EVENTS(i) \
     :: atomic { DRIVEN(i) && nempty(request[i]) -> me = i; goto receive } \
@@ -96,4 +105,4 @@ inline forget(i) /* what dies with a worker */
     :: atomic { DRIVEN(i) && nudge[i] -> nudge[i] = 0; v_ready[i] = 1 } \
     :: atomic { DRIVEN(i) && v_ready[i] && dead[i] == 0 -> me = i; v_ready[i] = 0; goto step } \
     TIMERS(i) \
-    :: atomic { dead[i] == 1 -> me = i; goto repair }
+    :: atomic { dead[i] == 1 && !HAS_LAST_WORDS(i) -> me = i; goto repair }

@@ -45,7 +45,20 @@ send:
     goto idle;
 
 receive:
+#ifdef M_ONE_WAY_TAKEN_FIRST
     STEP(request[me]?kind, id);
+#else
+    STEP(
+        if
+        :: request[me]?[ONE_WAY, _] -> request[me]?<kind, id>
+        :: else -> request[me]?kind, id
+        fi
+    );
+#endif
+    if /* of the dead only what ends a hold has to be heard */
+    :: dead[me] && kind != ONE_WAY -> goto idle
+    :: true
+    fi;
     if
 #ifdef M_RESUME_WITHOUT_NUMBER
     :: kind == RESUME -> v_resuming[me] = 0; STEP(l_resuming[me] = 0); goto idle
@@ -57,9 +70,14 @@ receive:
 #elif defined(M_HEARS_REPEATS_TWICE)
     :: kind != RESUME && v_resuming[me] -> goto idle
 #else
-    :: kind != RESUME && (v_resuming[me] || id <= v_heard[me]) -> goto idle
+    :: kind != RESUME && kind != ONE_WAY && (v_resuming[me] || id <= v_heard[me]) -> goto idle
 #endif
-    :: else -> v_heard[me] = id
+#ifdef M_ONE_WAY_WAITS_FOR_RESUME
+    :: kind == ONE_WAY && v_resuming[me] -> goto taken
+#else /* its client may be asleep for long, or dead: it waits for nothing */
+    :: kind == ONE_WAY && v_resuming[me] -> goto release
+#endif
+    :: else -> assert(id > v_heard[me]); v_heard[me] = id
     fi;
 #ifndef M_FORGETS_BEGUN
     if
@@ -68,7 +86,7 @@ receive:
     fi;
 #endif
     if
-    :: kind == RELEASE -> goto release
+    :: kind == RELEASE || kind == ONE_WAY -> goto release
     :: else
     fi;
 
@@ -391,13 +409,17 @@ release:
 #endif
     :: else ->
         if
-        :: REPEATING && id <= l_ended[me] -> SAY(DONE)
+        :: kind == ONE_WAY -> goto taken
+        :: kind != ONE_WAY && REPEATING && id <= l_ended[me] -> SAY(DONE)
         :: else -> SAY(REFUSED)
         fi;
         goto idle
     fi;
 #if !defined(M_ENDED_NOT_NOTED) && !defined(M_ENDED_NOTED_LATE)
-    STEP(l_ended[me] = id);
+    if
+    :: kind != ONE_WAY -> STEP(l_ended[me] = id)
+    :: else
+    fi;
 #endif
     if
     :: cell[me] -> leave(); goto released
@@ -457,11 +479,20 @@ freed:
     :: else
     fi;
 released:
+    if
+    :: kind == ONE_WAY -> STEP(l_stage[me] = NONE); goto taken
+    :: else
+    fi;
 #ifdef M_ENDED_NOTED_LATE
     STEP(l_ended[me] = id);
 #endif
     SAY(DONE);
     STEP(l_stage[me] = NONE);
+    goto idle;
+taken: /* it comes no more, to nobody */
+#ifndef M_ONE_WAY_TAKEN_FIRST
+    STEP(request[me]?_, _);
+#endif
     goto idle;
 
     /* ---- after a death of a client, as in broker.pml; begun anew by a successor ---- */
@@ -476,7 +507,8 @@ repair_word:
         STEP(rd = seq & 1);
         STEP(
             CAS(READ | PARKED | FAIR | (rd -> DIED : 0) | (w & BIASED));
-            owed = owed || (ok && rd)
+            owed = owed || (ok && rd);
+            assert(!(ok && rd && let_go[i])) /* nobody is told of a death that was a release */
         );
         rd = 0;
         if
