@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "engine/resume.h"
 #include "engine/step.h"
+#include "lockkeeper/lockkeeper.h"
 
 /* How long after the last look for a deadlock a waiter that steps looks again: with its long naps.
  */
@@ -90,6 +91,14 @@ static void retire(struct lkd_core *core, struct lkd_attachment *attachment, uin
         lkd_attachment_close_extra(core, attachment, now_ns);
 }
 
+/* Whether the answer to its RELEASE would say nothing. A hold that may be fenced off may be gone by then; an
+ * asynchronous one may be followed by a native acquire, which does not go through the broker. */
+static bool may_release_one_way(const struct lkd_attachment *attachment, enum lki_status status)
+{
+    return attachment->session->one_way && status == LKI_STATUS_OK && !lkd_is_extra(attachment) &&
+           attachment->segment->on_expiry != LK_EXPIRY_FENCE;
+}
+
 static void say_granted(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t request,
                         uint32_t lock, enum lki_status status)
 {
@@ -101,6 +110,7 @@ static void say_granted(struct lkd_core *core, struct lkd_attachment *attachment
         .status = status,
         .attachment = attachment->id,
         .token = lki_lock_sequence(&attachment->segment->area, lock),
+        .one_way = may_release_one_way(attachment, status),
     };
 }
 
