@@ -72,6 +72,7 @@ static void take_answer(struct lk_session *session, struct lki_async *async,
     if (message->type == LKI_REPLY_GRANTED) {
         lock->held_id = message->as.granted.attachment;
         lock->held_mode = async->mode;
+        lock->held_one_way = message->as.granted.one_way;
         bool died = message->as.granted.status == LKI_STATUS_OWNER_DIED;
         finish(session, async, died ? LK_ACQUIRED_OWNER_DIED : LK_ACQUIRED);
         return;

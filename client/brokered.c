@@ -23,6 +23,7 @@ static int take_grant(struct lk_lock *lock, enum lk_mode mode, const struct lki_
     }
     lock->held_id = reply->as.granted.attachment;
     lock->held_mode = (uint32_t)mode;
+    lock->held_one_way = reply->as.granted.one_way;
     lki_lock_set_gate(lock);
     return reply->as.granted.status == LKI_STATUS_OWNER_DIED ? LK_ACQUIRED_OWNER_DIED : LK_ACQUIRED;
 }
@@ -50,6 +51,32 @@ int lki_brokered_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeo
     return r;
 }
 
+static int end_hold(struct lk_lock *lock, int result)
+{
+    lock->held_id = 0; /* released, or the broker knows of no such hold */
+    lki_lock_set_gate(lock);
+    return result;
+}
+
+/* Whether it may be sent without an answer. Not by a session that may wait other than through this connection:
+ * the broker would see its wait before it has read the release, and take both for a ring with somebody else. */
+static bool may_release_one_way(const struct lk_lock *lock)
+{
+    const struct lk_session *session = lock->segment->session;
+    return lock->held_one_way && session->native_segments == 0 &&
+           lki_list_is_empty(&session->pending);
+}
+
+/* Nobody waits for the broker, and nothing has to be sent again: it stays in the socket until it has had its
+ * effect, whatever becomes of the worker, or of us. False: it was not sent. */
+static bool release_one_way(struct lk_session *session, struct lki_message *request)
+{
+    request->as.hold_ref.one_way = true;
+    bool sent = lki_transport_send(&session->transport, request, -1) == 0;
+    request->as.hold_ref.one_way = false;
+    return sent;
+}
+
 int lki_brokered_change(struct lk_lock *lock, enum lki_message_type type, uint64_t offset,
                         uint64_t length_bytes)
 {
@@ -65,6 +92,10 @@ int lki_brokered_change(struct lk_lock *lock, enum lki_message_type type, uint64
                         .offset = offset,
                         .length_bytes = length_bytes},
     };
+    /* Not sent: the call below finds out why. */
+    if (type == LKI_REQUEST_RELEASE && may_release_one_way(lock) &&
+        release_one_way(session, &request))
+        return end_hold(lock, 0);
     char label[LKI_LABEL_BYTES];
     lki_lock_label(lock, label, sizeof(label));
     struct lki_record reply = {.fd_count = 0};
@@ -73,11 +104,7 @@ int lki_brokered_change(struct lk_lock *lock, enum lki_message_type type, uint64
         return lki_session_fail(session, r, "%s '%s'", verb, label);
     r = lki_session_result(session, &reply.message, "%s '%s'", verb, label);
     lki_record_deinit(&reply);
-    if (type == LKI_REQUEST_RELEASE) {
-        lock->held_id = 0; /* released, or the broker knows of no such hold */
-        lki_lock_set_gate(lock);
-    }
-    return r;
+    return type == LKI_REQUEST_RELEASE ? end_hold(lock, r) : r;
 }
 
 int lki_brokered_change_mode(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)

@@ -35,6 +35,7 @@ struct lk_lock {
     unsigned count;   /* 0: closed */
     uint32_t held_id; /* the attachment of a hold that the broker granted; 0: none */
     uint32_t held_mode;
+    bool held_one_way; /* its release need not be waited for */
     bool held_to_exit; /* the last native hold that did not take the fast path was to exit */
     char *name;        /* as given to lk_lock_named(), else NULL */
     struct lki_async async;

@@ -164,13 +164,14 @@ static void receive_record(int socket_fd, uint8_t *buffer, size_t capacity_bytes
     struct msghdr record;
 
     do {
-        record = (struct msghdr){.msg_iov = &content,
-                                 .msg_iovlen = 1,
-                                 .msg_control = &control,
-                                 .msg_controllen = sizeof(control)};
-        out->size_bytes =
-            recvmsg(socket_fd, &record,
-                    MSG_CMSG_CLOEXEC | (flags & LKI_CHANNEL_NO_WAIT ? MSG_DONTWAIT : 0));
+        record = (struct msghdr){.msg_iov = &content, .msg_iovlen = 1};
+        if (!(flags & LKI_CHANNEL_PEEK)) {
+            record.msg_control = &control;
+            record.msg_controllen = sizeof(control);
+        }
+        out->size_bytes = recvmsg(socket_fd, &record,
+                                  MSG_CMSG_CLOEXEC | (flags & LKI_CHANNEL_PEEK ? MSG_PEEK : 0) |
+                                      (flags & LKI_CHANNEL_NO_WAIT ? MSG_DONTWAIT : 0));
         /* ECONNRESET: the peer went and left something unread. That is told once, before the
          * records that it sent last; the reason why it went may be among them. */
     } while (out->size_bytes < 0 && (errno == EINTR || errno == ECONNRESET));
@@ -241,6 +242,16 @@ int lki_channel_receive(int socket_fd, struct lki_arena *arena, uint8_t *buffer,
         lki_close(received.fds[i]);
     *out_fd_count = 0;
     return r;
+}
+
+void lki_channel_skip(int socket_fd)
+{
+    struct msghdr nothing = {.msg_iovlen = 0};
+    ssize_t skipped;
+
+    do
+        skipped = recvmsg(socket_fd, &nothing, MSG_DONTWAIT);
+    while (skipped < 0 && (errno == EINTR || errno == ECONNRESET)); /* as in receive_record() */
 }
 
 /* --- Addresses --- */

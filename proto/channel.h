@@ -15,6 +15,8 @@ enum lki_channel_flags {
     LKI_CHANNEL_WAIT = 0,
     LKI_CHANNEL_NO_WAIT = 1 << 0,  /* -EAGAIN instead of blocking */
     LKI_CHANNEL_KEEP_FDS = 1 << 1, /* receive: those of refused records are handed over too */
+    /* receive: the record stays where it is. One with descriptors is -EMFILE then, and gives out none. */
+    LKI_CHANNEL_PEEK = 1 << 2,
 };
 
 /* The most descriptors that the kernel delivers with one record (its SCM_MAX_FD). */
@@ -73,6 +75,9 @@ int lki_channel_receive(int socket_fd, struct lki_arena *arena, uint8_t *buffer,
                         enum lki_direction direction, enum lki_channel_flags flags,
                         struct lki_message *out, int *out_fds, size_t *out_fd_count,
                         const char **out_reason);
+
+/* Takes out the record that a LKI_CHANNEL_PEEK has seen. */
+void lki_channel_skip(int socket_fd);
 
 /**
  * The address of a socket path.

@@ -13,9 +13,11 @@
 
 #define LKI_PROTOCOL_MAJOR 1
 /* 1: DEADLOCK_CHECK, and the listing GRAPH. 2: RESUMED and RESUME, MONITOR and EVENT, leases in
- * OPEN, FORCE_RELEASE. 3: BARRIER. 4: CHANGE_MODE, ACQUIRE for update, protocol_minor in OPENED */
+ * OPEN, FORCE_RELEASE. 3: BARRIER. 4: one_way in
+ * GRANTED and RELEASE, CHANGE_MODE, ACQUIRE for update, protocol_minor in OPENED */
 #define LKI_PROTOCOL_MINOR 4
 #define LKI_PROTOCOL_MINOR_CHANGE_MODE 4
+#define LKI_PROTOCOL_MINOR_ONE_WAY 4 /* from here on: GRANTED and RELEASE have `one_way` */
 
 struct lki_bytes {
     const uint8_t *data;
@@ -122,6 +124,7 @@ struct lki_hold_ref { /* RELEASE, MARK_CONSISTENT, DECLARE */
     uint32_t attachment; /* the id that GRANTED named */
     uint64_t offset;     /* DECLARE alone */
     uint64_t length_bytes;
+    bool one_way; /* RELEASE alone: there is no answer */
 };
 
 struct lki_change_mode {
@@ -201,6 +204,7 @@ struct lki_granted {
     enum lki_status status; /* LKI_STATUS_OK or LKI_STATUS_OWNER_DIED */
     uint32_t attachment;    /* the id that holds */
     uint64_t token;
+    bool one_way; /* its RELEASE may be so */
 };
 
 struct lki_holder_is {

@@ -54,7 +54,8 @@
     N(lock)                                                                                        \
     N(attachment)                                                                                  \
     N(offset)                                                                                      \
-    N(length_bytes)
+    N(length_bytes)                                                                                \
+    N(one_way)
 
 #define LKI_CHANGE_MODE_FIELDS(N, E, B)                                                            \
     N(segment)                                                                                     \
@@ -108,7 +109,8 @@
 #define LKI_GRANTED_FIELDS(N, E, B)                                                                \
     E(status)                                                                                      \
     N(attachment)                                                                                  \
-    N(token)
+    N(token)                                                                                       \
+    N(one_way)
 
 #define LKI_HOLDER_IS_FIELDS(N, E, B)                                                              \
     N(pid)                                                                                         \

@@ -76,7 +76,7 @@ void lkd_hold_release(struct lkd_core *core, struct lkd_attachment *main,
         return;
     bool held =
         lkd_hold_is_meant(place, lock, message->id) && lki_lock_held_by(&place->party, lock) != 0;
-    if (held)
+    if (held && !message->as.hold_ref.one_way) /* else it is not repeated */
         lkd_session_note_ending(place->session, message->id);
     held = held && lki_lock_release(&place->party, lock) == LKI_RELEASED;
     /* Released before, under another worker: what it wanted is so. */

@@ -14,6 +14,7 @@
 #include "common/assert.h"
 #include "common/clock.h"
 #include "engine/step.h"
+#include "lockkeeper/lockkeeper.h"
 
 /* How long after the last look for a deadlock a waiter that steps looks again: with its long naps.
  */
@@ -95,6 +96,14 @@ void lkd_wait_retire(struct lkd_core *core, struct lkd_attachment *attachment, u
         lkd_attachment_close_extra(core, attachment, now_ns);
 }
 
+/* Whether the answer to its RELEASE would say nothing. A hold that may be fenced off may be gone by then; an
+ * asynchronous one may be followed by a native acquire, which does not go through the broker. */
+static bool may_release_one_way(const struct lkd_attachment *attachment, enum lki_status status)
+{
+    return attachment->session->one_way && status == LKI_STATUS_OK && !lkd_is_extra(attachment) &&
+           attachment->segment->on_expiry != LK_EXPIRY_FENCE;
+}
+
 void lkd_wait_say_granted(struct lkd_core *core, struct lkd_attachment *attachment,
                           uint64_t request, uint32_t lock, enum lki_status status)
 {
@@ -106,6 +115,7 @@ void lkd_wait_say_granted(struct lkd_core *core, struct lkd_attachment *attachme
         .status = status,
         .attachment = attachment->id,
         .token = lki_lock_sequence(&attachment->segment->area, lock),
+        .one_way = may_release_one_way(attachment, status),
     };
 }
 

@@ -301,6 +301,14 @@ void lkd_core_apply(struct lkd_core *core, struct lkd_session *session,
     }
 }
 
+/* A RELEASE that is not answered. It has its effect once, wherever its worker dies, because the driver takes
+ * it out of the socket afterwards; nobody repeats it. Hearing it twice is once: whatever makes another
+ * hold of the lock lies behind it. */
+static bool is_one_way(const struct lki_message *message)
+{
+    return message->type == LKI_REQUEST_RELEASE && message->as.hold_ref.one_way;
+}
+
 /* What came from a session that was taken over. Until its RESUME nothing is heard that would come
  * again; behind it ids rise anew from the first that it repeats. False: nothing is to be done. */
 static bool hears(struct lkd_core *core, struct lkd_session *session,
@@ -311,7 +319,8 @@ static bool hears(struct lkd_core *core, struct lkd_session *session,
         return false;
     }
     if (session->resuming)
-        return message->type == LKI_REQUEST_ASK || message->type == LKI_REQUEST_NUDGE;
+        return message->type == LKI_REQUEST_ASK || message->type == LKI_REQUEST_NUDGE ||
+               is_one_way(message); /* its client may be asleep for long, or dead */
     if (!session->requested || message->id > session->last_request)
         return true;
     if (!session->adopted) /* else it was told twice to repeat */
@@ -327,6 +336,7 @@ static bool accepts(struct lkd_core *core, struct lkd_session *session,
         return false;
     if (!session->resuming)
         lkd_session_receive(session, message->id);
+    session->unanswered = is_one_way(message) ? message->id : 0;
     switch (session->state) {
     case LKD_SESSION_GREETING:
         if (message->type == LKI_REQUEST_HELLO)

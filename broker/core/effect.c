@@ -77,6 +77,8 @@ struct lkd_sending *lkd_reply(struct lkd_core *core, struct lkd_session *session
         return NULL;
     if (session->resuming || will_come_again(session, request))
         return NULL; /* whatever it asked it asks again */
+    if (session->unanswered != 0 && request == session->unanswered)
+        return NULL; /* it waits for none */
     struct lkd_sending *sending = lkd_notice(core, session, type, extra_bytes);
     if (!sending) {
         lkd_session_break(core, session, "the broker has no memory for a reply");

@@ -57,6 +57,7 @@ enum lkd_record_state { /* stored as uint32_t */
 
 #define LKD_SESSION_GREETED UINT32_C(1) /* HELLO has come */
 #define LKD_SESSION_CUT UINT32_C(2)     /* no connection any more */
+#define LKD_SESSION_ONE_WAY UINT32_C(4) /* its HELLO says that it knows one-way releases */
 
 struct lkd_session_record {
     _Atomic uint32_t state;

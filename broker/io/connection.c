@@ -8,6 +8,7 @@
 #include "broker/io/hostile_fd.h"
 #include "broker/io/link.h"
 #include "broker/io/log.h"
+#include "broker/io/one_way.h"
 #include "broker/io/proc.h"
 #include "broker/io/unread.h"
 #include "common/assert.h"
@@ -43,8 +44,9 @@ struct lkd_connection {
     size_t outgoing_bytes;
     uint32_t fds_under_way;
     uint32_t fds_queued;
-    bool watches_reads; /* the queue goes on when the peer has received what is under way */
-    uint32_t records;   /* received; 2: two or more, a hello and a request */
+    bool watches_reads;   /* the queue goes on when the peer has received what is under way */
+    uint32_t records;     /* received; 2: two or more, a hello and a request */
+    uint32_t may_release; /* holds whose release may come one-way, at least */
     uv_poll_t handle;
 };
 
@@ -98,6 +100,9 @@ static void lose(struct lkd_connection *connection, const char *reason)
 {
     uint64_t session = connection->peer.session;
     struct lkd_daemon *daemon = connection->daemon;
+    uint32_t records_left = LKD_LAST_RECORDS_MAX;
+    if (reason == NULL)
+        lkd_connection_hear_last(connection, &records_left);
     /* A process that lives on without its connection has executed another program, as `lockkeeper
      * run` does to keep its locks: people know it by that name. The kernel closes the socket behind
      * the renaming, so the new name is there. */
@@ -112,6 +117,13 @@ static void lose(struct lkd_connection *connection, const char *reason)
     /* Not before the ledger says so: a helper closes the descriptor, at once, and a successor would
      * look for it by its number, which may be something else's by then. */
     lkd_connection_close(connection);
+}
+
+void lkd_connection_hear_last(struct lkd_connection *connection, uint32_t *records_left)
+{
+    if (connection->may_release > 0)
+        lkd_one_way_hear_last(connection->daemon, connection->peer.session, connection->fd,
+                              records_left);
 }
 
 void lkd_connection_log(const struct lkd_connection *connection, enum lkd_log_level level,
@@ -346,6 +358,8 @@ void lkd_connection_send(struct lkd_connection *connection, const struct lki_mes
         lkd_connection_drop(connection, "a reply to it cannot be encoded");
         return;
     }
+    if (message->type == LKI_REPLY_GRANTED && message->as.granted.one_way)
+        connection->may_release++;
     send_record(connection, message->type, buffer, size_bytes, fds);
     if (!connection->closing && connection->in_offer && message->id == connection->offer_request)
         end_offer(connection);
@@ -493,6 +507,12 @@ static bool receive_one(struct lkd_connection *connection)
     int fds[LKI_CHANNEL_FDS_MAX];
     size_t fd_count;
     const char *reason = "";
+    if (connection->may_release > 0) {
+        enum lkd_one_way next = lkd_one_way_hear(daemon, connection->peer.session, connection->fd);
+        connection->may_release -= next == LKD_ONE_WAY_HEARD;
+        if (next != LKD_ONE_WAY_OTHER)
+            return next == LKD_ONE_WAY_HEARD;
+    }
     int r = lki_channel_receive(connection->fd, &daemon->arena, daemon->record,
                                 LKI_DIRECTION_REQUEST, LKI_CHANNEL_NO_WAIT | LKI_CHANNEL_KEEP_FDS,
                                 &message, fds, &fd_count, &reason);
@@ -559,6 +579,8 @@ void lkd_connection_start(struct lkd_connection *connection)
 void lkd_connection_resume(struct lkd_connection *connection)
 {
     connection->records = 2; /* its process is known */
+    connection->may_release =
+        UINT32_MAX / 2; /* what the worker before has granted, nobody counts */
     watch_or_drop(connection);
 }
 

@@ -58,6 +58,10 @@ void lkd_connection_was_read(struct lkd_connection *connection);
 /* The peer breaks the rules, or cannot be served: logs why, closes, and tells the core. */
 void lkd_connection_drop(struct lkd_connection *connection, const char *reason);
 
+/* The peer's process has ended: hears the one-way releases that it left, see one_way.h. The
+ * caller carries out what that causes. */
+void lkd_connection_hear_last(struct lkd_connection *connection, uint32_t *records_left);
+
 /* Logs that the connection ends, with who it was and why. */
 void lkd_connection_log(const struct lkd_connection *connection, enum lkd_log_level level,
                         const char *reason);

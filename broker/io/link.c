@@ -11,6 +11,7 @@
 
 #include "broker/io/hostile_fd.h"
 #include "broker/io/log.h"
+#include "broker/io/one_way.h"
 #include "broker/io/proc.h"
 #include "common/assert.h"
 #include "common/clock.h"
@@ -24,6 +25,7 @@ struct lkd_link {
     bool introduced;
     int32_t pid;
     struct lkd_watched *process;       /* counted */
+    struct lki_list of_process;        /* while it is in the table */
     struct lkd_connection *connection; /* NULL: ended */
     UT_hash_handle hh;
 };
@@ -35,10 +37,19 @@ static struct lkd_link *find(struct lkd_daemon *daemon, uint64_t session)
     return link;
 }
 
+static struct lkd_link *link_new(void)
+{
+    struct lkd_link *link = calloc(1, sizeof(*link));
+    if (link != NULL)
+        lki_list_init(&link->of_process);
+    return link;
+}
+
 static void link_free(struct lkd_link *link)
 {
     if (link == NULL)
         return;
+    lki_list_remove(&link->of_process);
     lkd_watched_unref(link->process);
     free(link);
 }
@@ -98,6 +109,8 @@ static bool enlist(struct lkd_daemon *daemon, struct lkd_link *link)
 {
     link->hashed = true;
     HASH_ADD(hh, daemon->links, session, sizeof(link->session), link);
+    if (link->hashed)
+        lki_list_append(lkd_watched_links(link->process), &link->of_process);
     return link->hashed;
 }
 
@@ -105,7 +118,7 @@ static bool enlist(struct lkd_daemon *daemon, struct lkd_link *link)
 static int open_session(struct lkd_daemon *daemon, struct lkd_peer_info *info,
                         struct lkd_link **out_link)
 {
-    struct lkd_link *link = calloc(1, sizeof(*link));
+    struct lkd_link *link = link_new();
     if (link == NULL)
         return -ENOMEM;
     int r = lkd_processes_get(&daemon->processes, info, &link->process);
@@ -207,7 +220,7 @@ static int recall_connection(struct lkd_daemon *daemon, const struct lkd_left_se
 int lkd_link_adopt(struct lkd_daemon *daemon, const struct lkd_left_session *left)
 {
     struct lkd_peer_info info;
-    struct lkd_link *link = calloc(1, sizeof(*link));
+    struct lkd_link *link = link_new();
     if (link == NULL)
         return -ENOMEM;
     int r = lkd_peer_recall(left->socket_fd, left->pidfd, left->pid, &info);
@@ -256,6 +269,16 @@ void lkd_link_watch(struct lkd_daemon *daemon, uint64_t session)
     struct lkd_link *link = find(daemon, session);
     if (link != NULL)
         lkd_watched_start(link->process); /* does nothing the second time */
+}
+
+void lkd_links_hear_last(struct lkd_watched *process)
+{
+    uint32_t records_left = LKD_LAST_RECORDS_MAX;
+    LKI_LIST_FOREACH_SAFE (node, lkd_watched_links(process)) {
+        const struct lkd_link *link = LKI_LIST_ENTRY(node, struct lkd_link, of_process);
+        if (link->connection != NULL)
+            lkd_connection_hear_last(link->connection, &records_left);
+    }
 }
 
 struct lkd_connection *lkd_link_connection(struct lkd_daemon *daemon, uint64_t session)

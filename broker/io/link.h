@@ -38,6 +38,9 @@ void lkd_link_watch(struct lkd_daemon *daemon, uint64_t session);
 /* The connection of a session, or NULL. */
 struct lkd_connection *lkd_link_connection(struct lkd_daemon *daemon, uint64_t session);
 
+/* The process has ended: hears what its sessions said last, see one_way.h. Carries out no effects. */
+void lkd_links_hear_last(struct lkd_watched *process);
+
 /* The connection closes: the session has none from now on. */
 void lkd_link_cut(struct lkd_daemon *daemon, uint64_t session);
 

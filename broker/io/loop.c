@@ -175,10 +175,11 @@ static void on_alive(uv_timer_t *timer)
     (void)lkd_worker_tell(daemon->options.start, LKD_REQUEST_ALIVE);
 }
 
-static void on_process_ended(uint64_t number, void *user)
+static void on_process_ended(struct lkd_watched *process, void *user)
 {
     struct lkd_daemon *daemon = user;
-    lkd_core_process_ended(daemon->core, number, lki_clock_now_ns());
+    lkd_links_hear_last(process); /* what it released is not what it died with */
+    lkd_core_process_ended(daemon->core, lkd_watched_number(process), lki_clock_now_ns());
     lkd_daemon_settle(daemon);
 }
 

@@ -33,6 +33,7 @@ struct lkd_watched {
     int32_t pid;
     int pidfd;
     uint32_t references;
+    struct lki_list links;
     bool ended;
     bool watching;         /* `watch` is a handle of the loop */
     bool hashed;           /* false while a table had no memory to take it */
@@ -69,7 +70,7 @@ static void say_ended(struct lkd_watched *process)
     if (process->watching)
         (void)uv_poll_stop(&process->watch);
     (void)uv_timer_stop(&process->next_look);
-    process->processes->ended(process->number, process->processes->user);
+    process->processes->ended(process, process->processes->user);
 }
 
 static void on_pidfd(uv_poll_t *watch, int status, int events)
@@ -151,6 +152,7 @@ static int watch_new(struct lkd_processes *processes, struct lkd_peer_info *info
     process->number = ++processes->last_number;
     process->pid = info->peer.pid;
     process->references = 1;
+    lki_list_init(&process->links);
     process->pidfd = info->pidfd;
     /* Before the first handle lives, the structure may be freed at once. */
     if (!remember(process)) {
@@ -216,6 +218,11 @@ struct lkd_watched *lkd_watched_unref(struct lkd_watched *process)
         uv_close((uv_handle_t *)&process->watch, on_handle_closed);
     uv_close((uv_handle_t *)&process->next_look, on_handle_closed);
     return NULL;
+}
+
+struct lki_list *lkd_watched_links(struct lkd_watched *process)
+{
+    return &process->links;
 }
 
 int lkd_watched_pidfd(const struct lkd_watched *process)

@@ -12,11 +12,12 @@
 
 #include "broker/core/core.h"
 #include "broker/io/peer.h"
+#include "common/list.h"
 
 struct lkd_watched; /* opaque: from lkd_processes_get() to lkd_watched_unref() */
 
 /* No instruction of the process runs any more. Called once per process, from the loop. */
-typedef void (*lkd_process_ended_fn)(uint64_t number, void *user);
+typedef void (*lkd_process_ended_fn)(struct lkd_watched *process, void *user);
 
 struct lkd_processes {
     uv_loop_t *loop;
@@ -44,6 +45,9 @@ void lkd_watched_start(struct lkd_watched *process);
 
 /* Gives the count back; the last one ends the watch and closes the pidfd. Returns NULL. */
 struct lkd_watched *lkd_watched_unref(struct lkd_watched *process);
+
+/* The links of its sessions, for link.c alone. */
+struct lki_list *lkd_watched_links(struct lkd_watched *process);
 
 /* Its pidfd, borrowed. */
 int lkd_watched_pidfd(const struct lkd_watched *process);

@@ -329,6 +329,11 @@ LK_API int lk_lock_cancel(struct lk_lock *lock);
 
 /**
  * Releases a lock.
+ * Where the broker locks for the session (LK_STRICT, LK_READ_ONLY), this does not wait for it, as a
+ * rule: somebody who is told of the release in another way may find the lock held for a moment (a try
+ * gives -EBUSY, an optimistic read -EAGAIN, here too). Who waits for the lock gets it, what this
+ * session asks of the broker comes after the release, and neither the end of this process nor that of
+ * the broker's worker undoes it.
  * Returns: 0
  * Errors:  -EPERM (this session does not hold it; nothing is changed), -ESTALE (also: its lease was
  *          over and the hold was taken away, LK_EXPIRY_FENCE), -EINVAL;

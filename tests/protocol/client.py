@@ -84,7 +84,7 @@ def parse(record, requests):
 class Client:
     """A session. Methods that ask raise Refused, or return what the reply has."""
 
-    def __init__(self, path, hello=(1, 3, 2)):
+    def __init__(self, path, hello=(1, 4, 2)):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         self.last_id = 0
         self.unanswered = {}  # id: (record, descriptors), in the order of the ids; to be repeated
@@ -128,7 +128,7 @@ class Client:
         for field, value in fields.items():
             setattr(message, field, value)
         record = envelope.SerializeToString()
-        if request not in ONE_WAY:
+        if request not in ONE_WAY and not fields.get("one_way"):
             self.unanswered[envelope.id] = (record, [os.dup(fd) for fd in descriptors])
         self.transmit(record, descriptors)
         return envelope.id
@@ -308,6 +308,11 @@ class Segment:
 
     def release(self, grant, lock=0):
         self.hold("release", grant, lock)
+
+    def let_go(self, grant, lock=0):
+        """RELEASE without an answer, of what was granted so."""
+        assert grant.one_way
+        self.client.send("release", segment=self.number, lock=lock, attachment=grant.attachment, one_way=True)
 
     def hold(self, request, grant, lock=0, **fields):
         """RELEASE, MARK_CONSISTENT or DECLARE, of what was granted."""

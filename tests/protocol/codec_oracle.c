@@ -72,6 +72,7 @@ static void hold_fields(const struct lki_hold_ref *hold)
     number("attachment", hold->attachment);
     number("offset", hold->offset);
     number("length_bytes", hold->length_bytes);
+    number("one_way", hold->one_way);
 }
 
 static void opened_fields(const struct lki_opened *opened)
@@ -248,6 +249,7 @@ static void reply_fields(const struct lki_message *message)
         number("status", message->as.granted.status);
         number("attachment", message->as.granted.attachment);
         number("token", message->as.granted.token);
+        number("one_way", message->as.granted.one_way);
         break;
     case LKI_REPLY_HOLDER_IS:
         holder_fields(&message->as.holder_is);

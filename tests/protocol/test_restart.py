@@ -87,6 +87,29 @@ class Restart(MeetingTest):
         self.assertEqual(len(mine.client.resumed), 2)
         self.assertLess(*mine.client.resumed)
 
+    def test_a_one_way_release_outlives_the_worker_that_has_not_read_it(self):
+        """Its client says nothing more, and does not read that it should resume."""
+        mine, other = self.segment(STRICT | CREATE), self.segment(0, 0)
+        for mode in (EXCLUSIVE, SHARED, EXCLUSIVE):
+            grant = mine.acquire(mode)
+            self.stopped()
+            mine.let_go(grant)
+            self.kill_worker()
+            grant = other.acquire()
+            self.assertEqual(wire.Status.Name(grant.status), "STATUS_OK")
+            other.release(grant)
+
+    def test_a_one_way_release_of_who_has_gone_is_read(self):
+        mine, other = self.segment(STRICT | CREATE), self.segment(0, 0)
+        grant = mine.acquire()
+        self.stopped()
+        mine.let_go(grant)
+        mine.client.close()
+        self.kill_worker()
+        grant = other.acquire()
+        self.assertEqual(wire.Status.Name(grant.status), "STATUS_OK")
+        other.release(grant)
+
     def test_hello_and_open_are_repeated_where_nothing_was_answered(self):
         self.stopped()
         session = self.connect()
@@ -156,6 +179,7 @@ class Restart(MeetingTest):
             for turn in range(ROUNDS):
                 for who in chance.sample([kept, theirs], 2):
                     holds += self.pipelined_holds(who)
+                    holds += self.holds_let_go(who)
                 self.crossed_wait(kept, theirs)
                 holds += 2
                 self.life_of_a_segment(session, "%s-%d" % (self.name, turn))
@@ -220,6 +244,15 @@ class Restart(MeetingTest):
         for request, expected in later:
             session.result(request, expected)
         return 3
+
+    def holds_let_go(self, segment):
+        """Five holds, each of whose releases goes out with the next acquire, or for good."""
+        for _ in range(5):
+            grant = segment.acquire()
+            self.assertEqual(wire.Status.Name(grant.status), "STATUS_OK")
+            segment.let_go(grant)
+        self.refused("NOT_HOLDER", segment.release, grant)
+        return 5
 
     def crossed_wait(self, first, second):
         """One holds, the other waits, is canceled, waits again, and is granted on release."""

@@ -90,7 +90,7 @@ class Records(MeetingTest):
             self.assertEqual(self.ending(connection), [])
 
     def test_another_version_is_told_so(self):
-        for hello in ((2, 0, 2), (0, 3, 2), (1, 3, 1), (1, 3, 3)):
+        for hello in ((2, 0, 2), (0, 4, 2), (1, 4, 1), (1, 4, 3)):
             client = self.connect(hello=hello)
             client.send("list", what=wire.LIST_BROKER)
             self.refused("VERSION", client.wait, 2)

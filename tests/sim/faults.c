@@ -47,7 +47,7 @@ void faults_draw_plan(void)
         .stickiness = sim_chance(500) ? sim_below(900) : 0,
         .slots = 2 + sim_below(SIM_SLOTS - 1),
         .locks = 1 + sim_below(3),
-        .segments = 1 + sim_below(31),
+        .segments = sim_chance(200) ? 4 : 1 + sim_below(31), /* 4: strict alone, released one-way */
         .shared = sim_chance(500) ? 35 : 35 + sim_below(60),
         .in_a_row = draw_chance(600, 600),
         .bias = sim_chance(850),

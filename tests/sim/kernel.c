@@ -18,12 +18,14 @@ struct sim_record {
     uint64_t visible_ns;
     struct sim_area *area; /* goes along; NULL */
     enum lki_message_type type;
+    bool one_way; /* a release */
     size_t size_bytes;
     uint8_t bytes[];
 };
 
-/* What is known of a request id: its type, and this bit. */
+/* What is known of a request id: its type, and these bits. */
 #define ID_ANSWERED 0x80u
+#define ID_ONE_WAY 0x40u /* a release that is not answered */
 
 void kernel_init(void)
 {
@@ -87,6 +89,7 @@ static struct sim_record *make_record(const struct lki_message *message)
         sim_fail("a message of type %s cannot be encoded", lki_message_type_name(message->type));
     struct sim_record *record = memory_take(MEMORY_WORLD, sizeof(*record) + size_bytes);
     record->type = message->type;
+    record->one_way = message->type == LKI_REQUEST_RELEASE && message->as.hold_ref.one_way;
     record->size_bytes = size_bytes;
     memcpy(record->bytes, buffer, size_bytes);
     return record;
@@ -121,8 +124,10 @@ static bool is_one_way(enum lki_message_type type)
 static void note_asked(struct sim_socket *socket, const struct lki_message *message)
 {
     uint8_t *state = state_of(socket, message->id);
+    bool one_way = message->type == LKI_REQUEST_RELEASE && message->as.hold_ref.one_way;
+    sim_seen.one_way += one_way;
     if (*state == 0)
-        *state = (uint8_t)message->type;
+        *state = (uint8_t)(message->type | (one_way ? ID_ONE_WAY : 0));
 }
 
 static void note_answered(struct sim_socket *socket, const struct lki_message *message)
@@ -134,7 +139,7 @@ static void note_answered(struct sim_socket *socket, const struct lki_message *m
         sim_fail("request %llu of connection %d is answered twice, with %s",
                  (unsigned long long)message->id, socket->index,
                  lki_message_type_name(message->type));
-    if (*state == 0 || is_one_way((enum lki_message_type)*state))
+    if (*state == 0 || *state & ID_ONE_WAY || is_one_way((enum lki_message_type) * state))
         sim_fail("connection %d gets %s for request %llu, which it did not ask", socket->index,
                  lki_message_type_name(message->type), (unsigned long long)message->id);
     *state |= ID_ANSWERED;
@@ -142,7 +147,7 @@ static void note_answered(struct sim_socket *socket, const struct lki_message *m
 
 enum lki_message_type kernel_type_asked(struct sim_socket *socket, uint64_t id)
 {
-    return (enum lki_message_type)(*state_of(socket, id) & ~ID_ANSWERED);
+    return (enum lki_message_type)(*state_of(socket, id) & ~(ID_ANSWERED | ID_ONE_WAY));
 }
 
 /* --- The broker's side --- */
@@ -171,21 +176,49 @@ static struct lki_arena *request_arena(void)
     return &arena;
 }
 
+static void decode_request(const struct sim_socket *socket, const struct sim_record *record,
+                           struct lki_message *out)
+{
+    const char *reason = "";
+    int r = lki_message_decode(request_arena(), record->bytes, record->size_bytes,
+                               LKI_DIRECTION_REQUEST, out, &reason);
+    if (r < 0)
+        sim_fail("the broker cannot read what connection %d has sent: %s", socket->index, reason);
+}
+
+static bool has_ended(const struct sim_socket *socket)
+{
+    return !socket->client_open && socket->end_ns <= sim.now_ns;
+}
+
 int kernel_receive_request(struct sim_socket *socket, struct lki_message *out)
 {
-    bool ended = !socket->client_open && socket->end_ns <= sim.now_ns;
+    bool ended = has_ended(socket);
     if (ended && socket->reset)
         return 0;
     if (!is_visible(&socket->to_broker))
         return ended && !socket->to_broker.first ? 0 : -EAGAIN;
     struct sim_record *record = take(&socket->to_broker);
-    const char *reason = "";
-    int r = lki_message_decode(request_arena(), record->bytes, record->size_bytes,
-                               LKI_DIRECTION_REQUEST, out, &reason);
+    decode_request(socket, record, out);
     free(record);
-    if (r < 0)
-        sim_fail("the broker cannot read what connection %d has sent: %s", socket->index, reason);
     return 1;
+}
+
+int kernel_peek_one_way(struct sim_socket *socket, bool last, struct lki_message *out)
+{
+    struct sim_queue *queue = &socket->to_broker;
+    last = last || (has_ended(socket) && socket->reset);
+    while (last && queue->first && !queue->first->one_way)
+        free(take(queue));
+    if (!queue->first || !queue->first->one_way || (!last && !is_visible(queue)))
+        return 0;
+    decode_request(socket, queue->first, out);
+    return 1;
+}
+
+void kernel_skip_request(struct sim_socket *socket)
+{
+    free(take(&socket->to_broker));
 }
 
 uint64_t kernel_request_due_ns(const struct sim_socket *socket)

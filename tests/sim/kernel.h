@@ -26,7 +26,8 @@ struct sim_socket {
     bool client_open;
     bool broker_open;
     bool accepted;
-    bool reset;      /* its client ended with replies unread: what it had sent is lost */
+    bool
+        reset; /* its client ended with replies unread: of what it had sent only one-way releases count */
     bool resuming;   /* RESUMED was sent and not answered: the worker hears nothing */
     uint64_t end_ns; /* client closed: when that can be seen */
     struct sim_queue to_broker;
@@ -38,20 +39,21 @@ struct sim_socket {
 /* What the oracle knows of one lock. */
 struct sim_lock {
     bool damaged;
-    bool to_exit;    /* the writer's hold */
-    int writer;      /* task that was told it holds it exclusively, or SIM_NOBODY */
+    bool to_exit;     /* the writer's hold */
+    int writer;       /* task that was told it holds it exclusively, or SIM_NOBODY */
     uint32_t readers; /* tasks, as bits */
     uint64_t last_token;
+    uint64_t let_go; /* token of the last exclusive hold whose release has returned */
     uint64_t writes;
 };
 
 /* The control area of one segment, from its making until nobody has it any more. */
 struct sim_area {
     uint32_t number;
-    bool made;        /* the worker has it */
-    uint32_t maps;    /* of living clients */
+    bool made;     /* the worker has it */
+    uint32_t maps; /* of living clients */
     uint64_t bytes;
-    char *base;       /* aligned to pages */
+    char *base; /* aligned to pages */
     struct lki_area view;
     bool viewed;
     struct sim_lock locks[SIM_LOCKS_MAX];
@@ -83,6 +85,12 @@ enum lki_message_type kernel_type_asked(struct sim_socket *socket, uint64_t id);
 /* Takes the next record that can be seen. 1: *out is valid until the next call; 0: the client has
  * ended and nothing is left; -EAGAIN. */
 int kernel_receive_request(struct sim_socket *socket, struct lki_message *out);
+
+/* Leaves the next one-way release in its place if it is first in the queue, seen or not when `last` says that
+ * nothing more is to come: 1 and the message, else 0. */
+int kernel_peek_one_way(struct sim_socket *socket, bool last, struct lki_message *out);
+/* Takes it out. */
+void kernel_skip_request(struct sim_socket *socket);
 
 /* When the next record or the end can be seen; LKI_TIME_NEVER. */
 uint64_t kernel_request_due_ns(const struct sim_socket *socket);

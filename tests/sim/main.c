@@ -42,6 +42,9 @@ static const struct {
     [SIM_BREAK_OVERLOOKS_ENDS] = {"overlooks-ends", "some ends of processes are not told"},
     [SIM_BREAK_FORGETS_RESUMED] = {"forgets-resumed", "some sessions are not told to resume"},
     [SIM_BREAK_EMPTY_BARRIERS] = {"empty-barriers", "a barrier shows no stores"},
+    [SIM_BREAK_BURIES_UNHEARD] = {"buries-unheard", "what the dead have sent last is not read"},
+    [SIM_BREAK_TAKES_TOO_SOON] = {"takes-too-soon",
+                                  "a one-way release is out of the socket before its effect"},
     [SIM_BREAK_CLAIMS_BARRIERS] = {"claims-barriers", "the broker says it has made a barrier"},
 };
 
@@ -122,14 +125,14 @@ static void print_summary(const char *verdict, uint64_t seeds, const struct opti
            " hints lost, %" PRIu64 " taken, %" PRIu64 " told of damage, %" PRIu64
            " deadlocks, %" PRIu64 " timed out, %" PRIu64 " async, %" PRIu64
            " without a fence, %" PRIu64 " barriers by clients, %" PRIu64 " asked for, %" PRIu64
-           " by the worker, %" PRIu64 " stores shown by them, %" PRIu64
-           " calm checks, rest within %.3f s, hash %016" PRIx64 "\n",
+           " by the worker, %" PRIu64 " stores shown by them, %" PRIu64 " calm checks, %" PRIu64
+           " one-way releases, rest within %.3f s, hash %016" PRIx64 "\n",
            verdict, seeds, options->seed, (double)seeds / (seconds > 0 ? seconds : 1),
            seen->dispatches, seen->steps, seen->client_kills, seen->worker_kills, seen->takeovers,
            seen->pauses, seen->signals, seen->lost_hints, seen->taken, seen->taken_died,
            seen->deadlocks, seen->timed_out, seen->async_taken, seen->fenceless, seen->barriers,
            seen->barriers_asked, seen->barriers_of_worker, seen->stores_shown, seen->calm_checks,
-           (double)seen->rest_ns_max / 1e9, hash);
+           seen->one_way, (double)seen->rest_ns_max / 1e9, hash);
 }
 
 static int run_seeds(const struct options *options)
@@ -151,6 +154,10 @@ static int run_seeds(const struct options *options)
     if (well && done >= SEEDS_FOR_ALL &&
         (sim_seen.fenceless == 0 || sim_seen.barriers_asked == 0 || sim_seen.stores_shown == 0)) {
         printf("no reader came without a fence when it mattered: nothing of that was checked\n");
+        well = false;
+    }
+    if (well && done >= SEEDS_FOR_ALL && sim_seen.one_way == 0) {
+        printf("nobody released one-way: nothing of that was checked\n");
         well = false;
     }
     print_summary(well ? "all is well" : "VIOLATION", done, options, hash, seconds_now() - began);

@@ -110,6 +110,12 @@ void oracle_releasing(const struct oracle_hold *hold)
         lock->writer = SIM_NOBODY;
 }
 
+void oracle_released(const struct oracle_hold *hold)
+{
+    if (hold->mode == LKI_MODE_EXCLUSIVE)
+        hold->area->locks[hold->lock].let_go = hold->token;
+}
+
 void oracle_marked(const struct oracle_hold *hold)
 {
     hold->area->locks[hold->lock].damaged = false;
@@ -158,9 +164,15 @@ static void expect_damage_of(const struct lkd_attachment_record *record)
     struct sim_area *area = kernel_find_area(record->segment);
     if (!area || !area->viewed)
         return;
-    for (uint32_t lock = 0; lock < area->view.locks; lock++)
-        if ((word_of(area, lock) & LKI_ID_MASK) == record->id)
-            area->locks[lock].damaged = lki_lock_sequence(&area->view, lock) & 1;
+    for (uint32_t lock = 0; lock < area->view.locks; lock++) {
+        if ((word_of(area, lock) & LKI_ID_MASK) != record->id)
+            continue;
+        uint64_t sequence = lki_lock_sequence(&area->view, lock);
+        area->locks[lock].damaged = sequence & 1;
+        if (sequence & 1 && sequence == area->locks[lock].let_go)
+            sim_fail("lock %u of segment %u: a hold that was released counts as left by a death",
+                     lock, area->number);
+    }
 }
 
 void oracle_expect_damage(int32_t pid, uint64_t session, uint32_t segment)

@@ -16,12 +16,14 @@ struct oracle_hold {
     int task;
     enum lki_mode mode;
     bool to_exit;
+    uint64_t token;
 };
 
 /* Asserts that nobody else has it in a mode that conflicts, that the token has risen, and that damage
  * was told exactly when there is some. */
 void oracle_taken(const struct oracle_hold *hold, bool told_damage, uint64_t token);
 void oracle_releasing(const struct oracle_hold *hold); /* about to */
+void oracle_released(const struct oracle_hold *hold);  /* the call has returned */
 void oracle_marked(const struct oracle_hold *hold);
 void oracle_task_ended(int task); /* it runs no more, and believes nothing */
 

@@ -181,7 +181,8 @@ static void note_taken(struct thread *thread, uint32_t kind, uint32_t lock, enum
                                    .lock = lock,
                                    .task = thread->index,
                                    .mode = mode == LK_SHARED ? LKI_MODE_SHARED : LKI_MODE_EXCLUSIVE,
-                                   .to_exit = mode == LK_EXCLUSIVE_TO_EXIT},
+                                   .to_exit = mode == LK_EXCLUSIVE_TO_EXIT,
+                                   .token = lk_lock_token(place->locks[lock])},
                           .kind = kind,
                           .damaged = result == LK_ACQUIRED_OWNER_DIED};
     sim_note("holds %s#%u, mode %x, result %d, token %llx", kinds[kind].name, lock, (unsigned)mode,
@@ -255,6 +256,7 @@ static void release(struct thread *thread, uint32_t at)
     oracle_releasing(&hold.told);
     int r = lk_lock_release(lock_of(thread, &hold));
     expect(r == 0, thread, r);
+    oracle_released(&hold.told);
 }
 
 /* As those do for whom read bias is made. Nothing is called inside, so that nobody need see them yet. */

@@ -131,9 +131,32 @@ static void accept_socket(struct sim_socket *socket)
     worker_leave_core();
 }
 
+static void hear_one_way(struct sim_socket *socket, uint64_t session,
+                         const struct lki_message *message)
+{
+    sim_note("hears one-way release %llu of session %llu", (unsigned long long)message->id,
+             (unsigned long long)session);
+    if (sim.broken == SIM_BREAK_TAKES_TOO_SOON)
+        kernel_skip_request(socket);
+    lkd_core_message(worker.core, session, message, NULL, sim.now_ns);
+    if (sim.broken != SIM_BREAK_TAKES_TOO_SOON)
+        kernel_skip_request(socket);
+}
+
+/* As broker/io/one_way.c: nothing more comes, and what was released counts. */
+static void hear_last(const struct worker_link *link)
+{
+    struct lki_message message;
+    if (sim.broken == SIM_BREAK_BURIES_UNHEARD)
+        return;
+    while (link->socket && kernel_peek_one_way(link->socket, true, &message))
+        hear_one_way(link->socket, link->session, &message);
+}
+
 void worker_lose(struct worker_link *link)
 {
     uint64_t session = link->session;
+    hear_last(link);
     kernel_close_broker_side(link->socket);
     link->socket = NULL;
     lkd_core_session_lost(worker.core, session, sim.now_ns);
@@ -144,6 +167,13 @@ static void receive(struct sim_socket *socket)
     struct lki_message message;
     struct worker_link *link = link_of_socket(socket);
     LKI_ASSERT(link);
+    if (kernel_peek_one_way(socket, false, &message)) {
+        uint64_t session = link->session;
+        worker_enter_core();
+        hear_one_way(socket, session, &message);
+        worker_leave_core();
+        return;
+    }
     int r = kernel_receive_request(socket, &message);
     if (r == 0) {
         sim_note("connection %d has ended", socket->index);
@@ -174,6 +204,9 @@ void worker_say_ended(int process)
         return;
     worker.told_ended[process] = true;
     sim_note("learns of the end of pid %d", sim.processes[process].pid);
+    for (uint32_t i = 0; i < worker.link_count; i++)
+        if (worker.links[i].process == process)
+            hear_last(&worker.links[i]);
     oracle_expect_damage(sim.processes[process].pid, 0, 0);
     lkd_core_process_ended(worker.core, (uint64_t)sim.processes[process].pid, sim.now_ns);
 }

@@ -40,6 +40,11 @@ void scene_deinit(struct scene *scene)
     (void)close(scene->file_fd);
 }
 
+static struct lki_lock_hot *hot_of(const struct scene *scene, const struct call *call)
+{
+    return &scene->crowd.segments[call->kind]->area.hot[CROWD_LOCK];
+}
+
 pid_t scene_set(struct scene *scene, const struct call *call, bool slow)
 {
     crowd_begin(&scene->crowd, call->parts);
@@ -51,12 +56,15 @@ pid_t scene_set(struct scene *scene, const struct call *call, bool slow)
         tracer_continue(pid); /* it asks */
         tracer_await_stop(pid);
     }
+    scene->held_sequence = atomic_load(&hot_of(scene, call)->sequence);
     return pid;
 }
 
-static struct lki_lock_hot *hot_of(const struct scene *scene, const struct call *call)
+bool scene_release_comes(const struct scene *scene, const struct call *call)
 {
-    return &scene->crowd.segments[call->kind]->area.hot[CROWD_LOCK];
+    return call->what == CALL_RELEASE && call->before == BEFORE_X &&
+           atomic_load(&scene->shared->result) == 0 &&
+           atomic_load(&hot_of(scene, call)->sequence) == scene->held_sequence;
 }
 
 bool scene_may_expire(const struct call *call)

@@ -24,7 +24,8 @@ struct scene {
     struct call_shared *shared;
     enum mistake planted;
     int file_fd;
-    bool stuck; /* nothing can go on */
+    bool stuck;             /* nothing can go on */
+    uint64_t held_sequence; /* when the victim stands before its call */
     uint64_t settled;
     uint64_t inside;
     uint64_t damaged;
@@ -50,6 +51,9 @@ bool scene_may_expire(const struct call *call);
 /* Lets the broker do what there is to do, and looks. */
 void scene_sample(struct scene *scene, const struct call *call, pid_t pid,
                   struct sample *out_sample);
+
+/* Its release has returned, and the broker has not read it yet. */
+bool scene_release_comes(const struct scene *scene, const struct call *call);
 
 enum scene_when {
     SCENE_AT_START, /* of the call */

@@ -103,7 +103,8 @@ static bool is_done(void *user)
     const struct around *around = user;
     switch (around->deed->kind) {
     case DEED_CALL:
-        return around->returned || test_process_state(around->client) == 't';
+        return (around->returned || test_process_state(around->client) == 't') &&
+               !scene_release_comes(&run.scene, around->deed->call);
     case DEED_DEATH:
         return crowd_has_descriptors(&run.scene.crowd);
     case DEED_TAKEOVER:

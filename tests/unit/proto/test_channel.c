@@ -237,6 +237,45 @@ Test(channel, delivers_the_last_words_of_a_peer_that_left_something_unread)
     cr_expect(eq(int, receive(), 0));
 }
 
+#define PEEK (LKI_CHANNEL_NO_WAIT | LKI_CHANNEL_PEEK)
+
+Test(channel, shows_a_record_and_takes_it_out_later)
+{
+    cr_expect(eq(int, receive_with(PEEK), -EAGAIN));
+    send_open(LKI_CHANNEL_WAIT);
+    send_raw("nonsense", 8, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        cr_expect(eq(int, receive_with(PEEK), 1), "%s", reason);
+        cr_expect(eq(u64, got.id, 9));
+    }
+    lki_channel_skip(broker);
+    cr_expect(eq(int, receive_with(PEEK), -EPROTO));
+    cr_expect(eq(int, receive(), -EPROTO));
+    lki_channel_skip(broker); /* of nothing */
+    cr_expect(eq(int, receive(), -EAGAIN));
+}
+
+Test(channel, shows_no_descriptors)
+{
+    const int fds[2] = {STDERR_FILENO, STDERR_FILENO};
+    cr_assert(eq(int, lki_channel_send(client, &open_request, fds, 2, 0), 0));
+    cr_expect(eq(int, receive_with(PEEK), -EMFILE));
+    cr_expect(eq(sz, got_fd_count, 0));
+    cr_expect(eq(int, receive(), 1), "they are there still");
+    cr_expect(eq(sz, got_fd_count, 2));
+    close_received();
+}
+
+Test(channel, takes_out_what_it_was_shown_of_a_peer_that_left_something_unread)
+{
+    send_open(LKI_CHANNEL_WAIT);
+    cr_expect(eq(int, receive_with(PEEK), 1));
+    cr_assert(eq(int, lki_channel_send(broker, &open_request, NULL, 0, 0), 0));
+    client = lki_close(client); /* ECONNRESET comes between */
+    lki_channel_skip(broker);
+    cr_expect(eq(int, receive(), 0));
+}
+
 Test(channel, tells_an_empty_record_from_the_end)
 {
     send_raw("", 0, 0);
