@@ -44,6 +44,8 @@ int lk_lock_upgrade(struct lk_lock *lock, uint64_t timeout_ns)
     if (r < 0)
         return r;
     enum lki_verdict verdict = lki_wait_upgrade(lock, timeout_ns);
+    if (verdict == LKI_TAKEN || verdict == LKI_TAKEN_DIED)
+        lock->held_to_exit = false; /* whatever it was before it came down to update mode */
     switch (verdict) {
     case LKI_BUSY:
         return timeout_ns == 0 ? fail_busy(lock) : -EDEADLK; /* has the broker's words */
