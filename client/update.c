@@ -57,7 +57,7 @@ int lk_lock_upgrade(struct lk_lock *lock, uint64_t timeout_ns)
     switch (verdict) {
     case LKI_TAKEN:
     case LKI_TAKEN_DIED:
-        lock->held_to_exit = false; /* whatever it was before */
+        lock->held_to_exit = false; /* whatever it was before it came down to update mode */
         return lki_lock_result(lock, verdict);
     case LKI_BUSY:
         return timeout_ns == 0 ? fail_busy(lock) : -EDEADLK; /* has the broker's words */

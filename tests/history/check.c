@@ -25,6 +25,7 @@ struct open_death {
 /* What is known of a lock after all that was judged so far. */
 struct lock_state {
     uint64_t token;   /* of the last exclusive hold */
+    uint64_t owned;   /* of the last hold that is not shared */
     uint64_t highest; /* that anybody has seen, also readers */
     uint64_t value;   /* that the last writer wrote */
     bool damaged;     /* whoever comes next has to be told, of this one or a later one */
@@ -90,6 +91,16 @@ static bool has(const struct record *record, unsigned flag)
 static bool is_exclusive(const struct record *record)
 {
     return record->mode == LK_EXCLUSIVE;
+}
+
+static bool is_shared(const struct record *record)
+{
+    return record->mode == LK_SHARED;
+}
+
+static bool is_update(const struct record *record)
+{
+    return record->mode == LK_UPDATE;
 }
 
 static bool was_told(const struct record *record)
@@ -276,11 +287,16 @@ static void check_told(struct history *history, const struct record *hold)
 static void check_token(struct history *history, const struct record *hold)
 {
     struct lock_state *lock = &history->locks[hold->lock];
-    bool rises = is_exclusive(hold) ? hold->token > lock->highest : hold->token >= lock->highest;
+    /* A reader may see the token of somebody who took the lock for update after it had come in. */
+    bool rises = is_exclusive(hold) ? hold->token > lock->highest
+                 : is_update(hold)  ? hold->token > lock->owned
+                                    : hold->token >= lock->owned;
     if (!rises)
         violation(history, HISTORY_TOKEN, hold, "token %#" PRIx64 " after %#" PRIx64 "%s",
-                  hold->token, lock->highest,
-                  hold->token == lock->token ? ": it is given twice" : "");
+                  hold->token, is_exclusive(hold) ? lock->highest : lock->owned,
+                  hold->token == lock->owned ? ": it is given twice" : "");
+    if (!is_shared(hold) && hold->token > lock->owned)
+        lock->owned = hold->token;
     if (hold->token > lock->highest)
         lock->highest = hold->token;
 }
@@ -333,10 +349,13 @@ static void check_result(struct history *history, const struct record *hold)
 {
     history->figures.asynchronous += has(hold, RECORD_ASYNC);
     history->figures.fenceless += has(hold, RECORD_FENCELESS);
-    if (is_exclusive(hold))
-        history->figures.exclusive++;
-    else
-        history->figures.shared++;
+    history->figures.exclusive += is_exclusive(hold);
+    history->figures.update += is_update(hold);
+    history->figures.shared += is_shared(hold);
+    if (hold->from != 0 && is_exclusive(hold))
+        history->figures.upgrades++;
+    else if (hold->from != 0)
+        history->figures.downgrades++;
     if (record_stage_of(hold) == RECORD_LEFT && hold->left_result != 0)
         violation(history, HISTORY_RESULT, hold, "release gives %d", hold->left_result);
     if (has(hold, RECORD_GIVEN_UP))
@@ -348,17 +367,21 @@ static void check_result(struct history *history, const struct record *hold)
 static void check_holds(struct history *history, uint32_t index)
 {
     const struct pointers *holds = &history->holds[index];
-    uint64_t exclusive_until_ns = 0, any_until_ns = 0;
+    uint64_t exclusive_until_ns = 0, owned_until_ns = 0, any_until_ns = 0;
     for (size_t i = 0; i < holds->count; i++) {
         const struct record *hold = holds->items[i];
         uint64_t until_ns = end_of(history, hold);
-        uint64_t before_ns = is_exclusive(hold) ? any_until_ns : exclusive_until_ns;
+        uint64_t before_ns = is_exclusive(hold) ? any_until_ns
+                             : is_update(hold)  ? owned_until_ns
+                                                : exclusive_until_ns;
         if (hold->answered_ns < before_ns)
             violation(history, HISTORY_OVERLAP, hold,
                       "it holds while another one does, for %" PRIu64 " ns",
                       (before_ns < until_ns ? before_ns : until_ns) - hold->answered_ns);
         if (until_ns > any_until_ns)
             any_until_ns = until_ns;
+        if (!is_shared(hold) && until_ns > owned_until_ns)
+            owned_until_ns = until_ns;
         if (is_exclusive(hold) && until_ns > exclusive_until_ns)
             exclusive_until_ns = until_ns;
         check_result(history, hold);
@@ -461,7 +484,7 @@ static void check_others(struct history *history)
         const struct record *death = death_of(history, record->life);
         if (death)
             check_wait(history, record, death->asked_ns);
-        if (!death || is_exclusive(record)) /* who dies as a reader leaves no damage */
+        if (!death || is_exclusive(record)) /* who dies in another mode leaves no damage */
             remember_open(history, record);
     }
 }

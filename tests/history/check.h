@@ -14,7 +14,7 @@
 #include "tests/history/record.h"
 
 enum history_rule {
-    HISTORY_OVERLAP,    /* an exclusive hold and another one at the same time */
+    HISTORY_OVERLAP,    /* an exclusive hold and another one at the same time, or two for update */
     HISTORY_TOKEN,      /* a token that does not rise, or is given twice */
     HISTORY_NOT_TOLD,   /* an owner died inside, or left damage, and the next holder is not told */
     HISTORY_TOLD_WRONG, /* told, and nobody died so */
@@ -36,8 +36,8 @@ struct history_limits {
 
 /* What was judged: for the summary, and to tell a history in which nothing happened. */
 struct history_figures {
-    uint64_t exclusive, shared, fenceless, refused, timed_out, asynchronous, cancelled,
-        reads_accepted, reads_refused;
+    uint64_t exclusive, shared, update, upgrades, downgrades, fenceless, refused, timed_out,
+        asynchronous, cancelled, reads_accepted, reads_refused;
     uint64_t deaths, deaths_inside, deaths_open; /* open: killed within a call; may have held */
     uint64_t told, told_of_open;
     uint64_t longest_wait_ns, longest_overrun_ns; /* without the time that the waiter was stopped */

@@ -231,11 +231,97 @@ static void hold(struct run_client *client, struct record *record, unsigned dept
         mend(client, record, false);
 }
 
+/* --- From one mode to another --- */
+
+static uint64_t choose_timeout(struct run_client *client)
+{
+    static const uint64_t timeouts_ns[] = {
+        LK_WAIT_FOREVER,   LK_WAIT_FOREVER, LK_WAIT_FOREVER,   LK_WAIT_FOREVER, 0,
+        LKI_NS_PER_MS / 5, LKI_NS_PER_MS,   20 * LKI_NS_PER_MS};
+    return timeouts_ns[test_random_below(&client->random, 8)];
+}
+
+static struct record *ask_for_lock(struct run_client *client, uint32_t lock, enum lk_mode mode,
+                                   uint64_t timeout_ns);
+static void refuse(struct record *record, int result);
+
+/* Until the answer it is a hold for update in any case, and from then on one or the other. Returns the
+ * record of the hold that there is. */
+static struct record *upgrade(struct run_client *client, struct record *was)
+{
+    uint64_t timeout_ns = choose_timeout(client);
+    was->seen_last = look_inside(canary_of(client, was->lock), was, RECORD_WHOLE_LAST);
+    struct record *record = ask_for_lock(client, was->lock, LK_EXCLUSIVE, timeout_ns);
+    record->from = LK_UPDATE;
+    AT(client);
+    int r = breaks(client, RUN_BREAK_HASTY) ? LK_ACQUIRED
+                                            : lk_lock_upgrade(client->locks[was->lock], timeout_ns);
+    record->answered_ns = lki_clock_now_ns();
+    if (r < 0) {
+        refuse(record, r);
+        was->flags &= (uint8_t)~RECORD_WHOLE_LAST;
+        return was;
+    }
+    was->leaving_ns = was->left_ns = record->answered_ns;
+    record_reach(was, RECORD_LEFT);
+    enter(client, record, r);
+    write_canary(client, record);
+    record_reach(record, RECORD_WRITTEN);
+    stay(client);
+    mend(client, record, false);
+    return record;
+}
+
+/* Nobody comes between the two: the second hold begins where the first one ends. */
+static struct record *downgrade(struct run_client *client, struct record *was, enum lk_mode mode)
+{
+    bool torn =
+        was->told_token != 0 && !(was->flags & RECORD_MARKED) && client->broken != RUN_BREAK_CRIER;
+    was->seen_last = look_inside(canary_of(client, was->lock), was, RECORD_WHOLE_LAST);
+    was->leaving_ns = lki_clock_now_ns();
+    record_reach(was, RECORD_LEAVING);
+    AT(client);
+    was->left_result = lk_lock_downgrade(client->locks[was->lock], mode);
+    if (was->left_result != 0)
+        fprintf(stderr, "downgrade: %s\n", lk_last_error());
+    was->left_ns = lki_clock_now_ns();
+    record_reach(was, RECORD_LEFT);
+    struct record *record = ask_for_lock(client, was->lock, mode, LK_WAIT_FOREVER);
+    record->from = was->mode;
+    record->asked_ns = record->answered_ns = was->leaving_ns;
+    enter(client, record, torn ? LK_ACQUIRED_OWNER_DIED : LK_ACQUIRED);
+    stay(client);
+    return record;
+}
+
+/* Of a native hold. Returns the record of the last one. */
+static struct record *change(struct run_client *client, struct record *record)
+{
+    if (record->mode == LK_UPDATE && !chance(client, 4))
+        record = upgrade(client, record);
+    if (record->mode == LK_EXCLUSIVE && chance(client, 8))
+        record = downgrade(client, record, LK_UPDATE);
+    if (record->mode != LK_SHARED && chance(client, 8))
+        record = downgrade(client, record, LK_SHARED);
+    return record;
+}
+
 /* --- Calls --- */
 
 static enum lk_mode choose_mode(struct run_client *client)
 {
     return !client->reads_only && chance(client, 2) ? LK_EXCLUSIVE : LK_SHARED;
+}
+
+/* Whether the calling process has this lock in shared memory, and not the broker for it. */
+static bool is_native(const struct run_client *client, uint32_t lock)
+{
+    return !client->reads_only && lock / RUN_LOCKS_EACH % 2 == 0;
+}
+
+static enum lk_mode choose_native_mode(struct run_client *client, uint32_t lock)
+{
+    return is_native(client, lock) && chance(client, 4) ? LK_UPDATE : choose_mode(client);
 }
 
 static struct record *ask_for_lock(struct run_client *client, uint32_t lock, enum lk_mode mode,
@@ -286,6 +372,8 @@ static void lock_now(struct run_client *client, uint32_t lock, enum lk_mode mode
     }
     enter(client, record, r);
     hold(client, record, depth);
+    if (is_native(client, lock) && !skips)
+        record = change(client, record);
     leave(client, record, !skips);
 }
 
@@ -379,13 +467,10 @@ static void read_in_a_row(struct run_client *client, uint32_t lock, uint64_t tim
 
 static void act_on(struct run_client *client, uint32_t lock, unsigned depth)
 {
-    static const uint64_t timeouts_ns[] = {
-        LK_WAIT_FOREVER,   LK_WAIT_FOREVER, LK_WAIT_FOREVER,   LK_WAIT_FOREVER, 0,
-        LKI_NS_PER_MS / 5, LKI_NS_PER_MS,   20 * LKI_NS_PER_MS};
-    uint64_t timeout_ns = timeouts_ns[test_random_below(&client->random, 8)];
+    uint64_t timeout_ns = choose_timeout(client);
     uint64_t what = test_random_below(&client->random, 16);
     if (what < 8)
-        lock_now(client, lock, choose_mode(client), timeout_ns, depth);
+        lock_now(client, lock, choose_native_mode(client, lock), timeout_ns, depth);
     else if (what < 9)
         read_in_a_row(client, lock, timeout_ns, depth);
     else if (what < 12)

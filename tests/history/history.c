@@ -61,8 +61,9 @@ static struct {
     uint64_t longest_rest_ns;
 } run = {.for_ns = 10 * LKI_NS_PER_S, .seed = 1, .patience_ns = 20 * LKI_NS_PER_S, .clients = 8};
 
-static const char *const break_names[RUN_BREAKS] = {
-    "none", "skip", "token", "deaf", "crier", "sloppy", "lazy", "blind", "late", "stay", "leak"};
+static const char *const break_names[RUN_BREAKS] = {"none",  "skip",   "token", "deaf",
+                                                    "crier", "sloppy", "lazy",  "blind",
+                                                    "late",  "stay",   "hasty", "leak"};
 
 /* --- What is found --- */
 
@@ -77,8 +78,12 @@ static void report(enum history_rule rule, const struct record *record, const ch
            record->lock, record->life,
            record->kind == RECORD_READ    ? "read"
            : record->mode == LK_EXCLUSIVE ? "exclusive"
+           : record->mode == LK_UPDATE    ? "update"
                                           : "shared",
-           record->flags & RECORD_ASYNC ? ", asynchronous" : "",
+           record->flags & RECORD_ASYNC ? ", asynchronous"
+           : record->from == LK_UPDATE  ? ", was for update"
+           : record->from != 0          ? ", was exclusive"
+                                        : "",
            record->lock / RUN_LOCKS_EACH % 2 ? ", strict" : "", (double)record->answered_ns / 1e9,
            text);
 }
@@ -421,18 +426,20 @@ static void print_summary(size_t violations, double seconds)
     const struct history_figures *figures = history_figures(run.history);
     printf("history: seed %" PRIu64 ": %.0f s, %u parts, %u clients, %" PRIu64 " records; %" PRIu64
            " exclusive, %" PRIu64 " shared (%" PRIu64 " asynchronous, %" PRIu64
-           " inline without a fence), %" PRIu64 " refused (%" PRIu64 " timed out, %" PRIu64
+           " inline without a fence), %" PRIu64 " for update, %" PRIu64 " upgraded, %" PRIu64
+           " downgraded, %" PRIu64 " refused (%" PRIu64 " timed out, %" PRIu64
            " cancelled), %" PRIu64 " optimistic; %u killed, %u stopped, %u "
            "left; worker %u killed, %u stopped; %" PRIu64 " died inside, %" PRIu64
            " within a call, %" PRIu64 " told (%" PRIu64 " of the latter); longest wait %.0f ms, "
            "overrun %.0f ms, rest %.0f ms; load %.1f; %zu violations\n",
            run.seed, seconds, run.parts, run.clients, run.records, figures->exclusive,
-           figures->shared, figures->asynchronous, figures->fenceless, figures->refused,
-           figures->timed_out, figures->cancelled, figures->reads_accepted, run.kills, run.stops,
-           run.own_ends, run.worker_kills, run.worker_stops, figures->deaths_inside,
-           figures->deaths_open, figures->told, figures->told_of_open,
-           (double)figures->longest_wait_ns / 1e6, (double)figures->longest_overrun_ns / 1e6,
-           (double)run.longest_rest_ns / 1e6, test_load_average(), violations);
+           figures->shared, figures->asynchronous, figures->fenceless, figures->update,
+           figures->upgrades, figures->downgrades, figures->refused, figures->timed_out,
+           figures->cancelled, figures->reads_accepted, run.kills, run.stops, run.own_ends,
+           run.worker_kills, run.worker_stops, figures->deaths_inside, figures->deaths_open,
+           figures->told, figures->told_of_open, (double)figures->longest_wait_ns / 1e6,
+           (double)figures->longest_overrun_ns / 1e6, (double)run.longest_rest_ns / 1e6,
+           test_load_average(), violations);
 }
 
 /* A run in which nothing happened proves nothing. */
@@ -441,7 +448,8 @@ static void check_something_happened(void)
     const struct history_figures *figures = history_figures(run.history);
     test_check(figures->deaths_inside > 0 && figures->told > 0 && figures->reads_accepted > 0 &&
                    figures->asynchronous > 0 && figures->cancelled > 0 && figures->timed_out > 0 &&
-                   run.worker_kills > 0 && (figures->fenceless > 0 || !lki_barrier_make()),
+                   figures->upgrades > 0 && figures->downgrades > 0 && run.worker_kills > 0 &&
+                   (figures->fenceless > 0 || !lki_barrier_make()),
                "the run did not do what it is for");
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What a process writes down about its calls while it makes them, in memory that survives it: one
- * record per attempt at a lock, from the question to the release, one per optimistic read, and, by
+ * record per attempt at a lock, from the question to the release, one per change of its mode (which is
+ * the end of a hold and the beginning of another one), one per optimistic read, and, by
  * whoever ends and stops processes, one per death and per stop. All times are of one clock,
  * CLOCK_MONOTONIC. The stage is stored last: what it promises is there, at whatever instruction the
  * writer was killed. */
@@ -47,8 +48,8 @@ struct record {
     uint8_t flags;
     int32_t result; /* of the acquire */
     int32_t left_result;
-    int32_t pid; /* of the death: of whom; of a lock: of whom its recovery tells */
-    uint32_t reserved;
+    int32_t pid;   /* of the death: of whom; of a lock: of whom its recovery tells */
+    uint32_t from; /* enum lk_mode: what the hold was until it changed into this one; 0: none */
     uint64_t told_token;
     uint64_t asked_ns;
     uint64_t answered_ns;

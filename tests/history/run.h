@@ -41,6 +41,7 @@ enum run_break {
     RUN_BREAK_BLIND,  /* takes a read for valid without asking */
     RUN_BREAK_LATE,   /* began to wait a minute before it says so */
     RUN_BREAK_STAY,   /* never leaves: somebody is stuck */
+    RUN_BREAK_HASTY,  /* does not ask before it is exclusive, having been for update */
     RUN_BREAK_LEAK,   /* the driver's: a session that is not closed */
     RUN_BREAKS,
 };

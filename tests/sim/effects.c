@@ -63,11 +63,11 @@ static void look(uint64_t pid, int looks)
         if (sim.broken != SIM_BREAK_OVERLOOKS_ENDS)
             worker_say_ended(process);
     } else if (looks < 3) {
-        answer_later(&(struct worker_answer){.kind = ANSWER_LOOK,
-                                             .due_ns = sim.now_ns + (looks == 1 ? 1 : 3) *
-                                                                        LKI_NS_PER_MS,
-                                             .number = pid,
-                                             .signal = looks + 1});
+        answer_later(
+            &(struct worker_answer){.kind = ANSWER_LOOK,
+                                    .due_ns = sim.now_ns + (looks == 1 ? 1 : 3) * LKI_NS_PER_MS,
+                                    .number = pid,
+                                    .signal = looks + 1});
     }
 }
 
@@ -98,10 +98,10 @@ static bool distort(struct lki_message *message, enum lki_message_type asked)
     switch ((int)sim.broken) {
     case SIM_BREAK_GRANTS_BLINDLY:
         if (asked == LKI_REQUEST_ACQUIRE && status == LKI_STATUS_TIMED_OUT)
-            *message = (struct lki_message){.type = LKI_REPLY_GRANTED,
-                                            .id = message->id,
-                                            .as.granted = {.status = LKI_STATUS_OK,
-                                                           .attachment = 1u << 16 | 1}};
+            *message = (struct lki_message){
+                .type = LKI_REPLY_GRANTED,
+                .id = message->id,
+                .as.granted = {.status = LKI_STATUS_OK, .attachment = 1u << 16 | 1}};
         return false;
     case SIM_BREAK_REFUSES_AT_RANDOM:
         if (asked == LKI_REQUEST_DEADLOCK_CHECK && sim_chance(100))
@@ -123,8 +123,7 @@ static void send_message(const struct lkd_effect *effect)
         return;
     struct sim_socket *socket = link->socket;
     struct lki_message message = effect->message;
-    struct sim_area *area =
-        effect->fds == LKD_FDS_NONE ? NULL : kernel_find_area(effect->segment);
+    struct sim_area *area = effect->fds == LKD_FDS_NONE ? NULL : kernel_find_area(effect->segment);
     if (effect->fds != LKD_FDS_NONE && !area)
         sim_fail("segment %u is to be sent and does not exist", effect->segment);
     if (distort(&message, kernel_type_asked(socket, message.id)))

@@ -339,7 +339,7 @@ struct sim_area *kernel_make_area(uint32_t number, uint64_t bytes)
     area->bytes = bytes;
     area->made = true;
     for (uint32_t lock = 0; lock < SIM_LOCKS_MAX; lock++)
-        area->locks[lock].writer = SIM_NOBODY;
+        area->locks[lock].writer = area->locks[lock].updater = SIM_NOBODY;
     kernel.areas[kernel.area_count++] = area;
     return area;
 }

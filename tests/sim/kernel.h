@@ -41,6 +41,7 @@ struct sim_lock {
     bool damaged;
     bool to_exit;     /* the writer's hold */
     int writer;       /* task that was told it holds it exclusively, or SIM_NOBODY */
+    int updater;      /* the same for update: nobody beside it but readers */
     uint32_t readers; /* tasks, as bits */
     uint64_t last_token;
     uint64_t let_go; /* token of the last exclusive hold whose release has returned */

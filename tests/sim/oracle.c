@@ -58,47 +58,91 @@ void oracle_view_area(struct sim_area *area)
         area->locks[lock].last_token = lki_lock_sequence(&area->view, lock);
 }
 
+static int first_task(uint32_t tasks)
+{
+    return tasks ? __builtin_ctz(tasks) : SIM_NOBODY;
+}
+
+/* Somebody else who is inside and must not be; and how. */
+static int find_excluded(const struct oracle_hold *hold, const struct sim_lock *lock,
+                         const char **out_how)
+{
+    uint32_t readers = lock->readers & ~(UINT32_C(1) << hold->task);
+    *out_how = "exclusively";
+    if (lock->writer != SIM_NOBODY && lock->writer != hold->task)
+        return lock->writer;
+    *out_how = "for update";
+    if (hold->mode != LKI_MODE_SHARED && lock->updater != SIM_NOBODY && lock->updater != hold->task)
+        return lock->updater;
+    *out_how = "shared";
+    return hold->mode == LKI_MODE_EXCLUSIVE ? first_task(readers) : SIM_NOBODY;
+}
+
 static void check_exclusion(const struct oracle_hold *hold, const struct sim_lock *lock)
 {
-    uint32_t others = lock->readers & ~(UINT32_C(1) << hold->task);
-    int other = lock->writer;
-    if (other == SIM_NOBODY && hold->mode == LKI_MODE_EXCLUSIVE && others)
-        for (other = 0; !(others >> other & 1);)
-            other++;
-    if (other != SIM_NOBODY && other != hold->task)
+    static const char *const how[] = {[LKI_MODE_SHARED] = "shared",
+                                      [LKI_MODE_EXCLUSIVE] = "exclusively",
+                                      [LKI_MODE_UPDATE] = "for update"};
+    const char *others;
+    int other = find_excluded(hold, lock, &others);
+    if (other != SIM_NOBODY)
         sim_fail("lock %u of segment %u: task %d is told that it holds it %s, beside task %d, "
                  "which holds it %s",
-                 hold->lock, hold->area->number, hold->task,
-                 hold->mode == LKI_MODE_SHARED ? "shared" : "exclusively", other,
-                 lock->writer == SIM_NOBODY ? "shared" : "exclusively");
+                 hold->lock, hold->area->number, hold->task, how[hold->mode], other, others);
+}
+
+static void check_told(const struct oracle_hold *hold, const struct sim_lock *lock,
+                       bool told_damage)
+{
+    if (told_damage != lock->damaged)
+        sim_fail("lock %u of segment %u: an owner %s inside, and task %d was told otherwise",
+                 hold->lock, hold->area->number, lock->damaged ? "died" : "did not die",
+                 hold->task);
+}
+
+/* Of a hold that is not shared. */
+static void check_token(const struct oracle_hold *hold, struct sim_lock *lock, uint64_t token)
+{
+    bool writes = hold->mode == LKI_MODE_EXCLUSIVE && !hold->to_exit;
+    if (token <= lock->last_token)
+        sim_fail("lock %u of segment %u: the token of task %d is no higher than the last",
+                 hold->lock, hold->area->number, hold->task);
+    if ((token & 1) != (writes || lock->damaged))
+        sim_fail("lock %u of segment %u: the parity of the token is wrong", hold->lock,
+                 hold->area->number);
+    lock->last_token = token;
+}
+
+static void put_inside(const struct oracle_hold *hold, struct sim_lock *lock)
+{
+    switch (hold->mode) {
+    case LKI_MODE_SHARED:
+        lock->readers |= UINT32_C(1) << hold->task;
+        break;
+    case LKI_MODE_UPDATE:
+        lock->updater = hold->task;
+        break;
+    case LKI_MODE_EXCLUSIVE:
+        lock->writer = hold->task;
+        lock->to_exit = hold->to_exit;
+        break;
+    }
 }
 
 void oracle_taken(const struct oracle_hold *hold, bool told_damage, uint64_t token)
 {
     struct sim_lock *lock = &hold->area->locks[hold->lock];
     check_exclusion(hold, lock);
-    if (told_damage != lock->damaged)
-        sim_fail("lock %u of segment %u: an owner %s inside, and task %d was told otherwise",
-                 hold->lock, hold->area->number, lock->damaged ? "died" : "did not die",
-                 hold->task);
+    check_told(hold, lock, told_damage);
     sim_seen.taken++;
     sim_seen.taken_died += told_damage;
+    sim_seen.updates += hold->mode == LKI_MODE_UPDATE;
     sim_mix(token ^ (uint64_t)hold->task << 56);
-    if (hold->mode == LKI_MODE_SHARED) {
-        if (token < lock->last_token)
-            sim_fail("lock %u of segment %u: the token fell", hold->lock, hold->area->number);
-        lock->readers |= UINT32_C(1) << hold->task;
-        return;
-    }
-    if (token <= lock->last_token)
-        sim_fail("lock %u of segment %u: the token of task %d is no higher than the last",
-                 hold->lock, hold->area->number, hold->task);
-    if ((token & 1) != (!hold->to_exit || lock->damaged))
-        sim_fail("lock %u of segment %u: the parity of the token is wrong", hold->lock,
-                 hold->area->number);
-    lock->last_token = token;
-    lock->writer = hold->task;
-    lock->to_exit = hold->to_exit;
+    if (hold->mode != LKI_MODE_SHARED)
+        check_token(hold, lock, token);
+    else if (token < lock->last_token)
+        sim_fail("lock %u of segment %u: the token fell", hold->lock, hold->area->number);
+    put_inside(hold, lock);
 }
 
 void oracle_releasing(const struct oracle_hold *hold)
@@ -106,6 +150,8 @@ void oracle_releasing(const struct oracle_hold *hold)
     struct sim_lock *lock = &hold->area->locks[hold->lock];
     if (hold->mode == LKI_MODE_SHARED)
         lock->readers &= ~(UINT32_C(1) << hold->task);
+    else if (hold->mode == LKI_MODE_UPDATE)
+        lock->updater = SIM_NOBODY;
     else
         lock->writer = SIM_NOBODY;
 }
@@ -116,9 +162,52 @@ void oracle_released(const struct oracle_hold *hold)
         hold->area->locks[hold->lock].let_go = hold->token;
 }
 
+void oracle_upgraded(struct oracle_hold *hold, bool told_damage, uint64_t token)
+{
+    struct sim_lock *lock = &hold->area->locks[hold->lock];
+    oracle_releasing(hold);
+    hold->mode = LKI_MODE_EXCLUSIVE;
+    hold->to_exit = false;
+    check_exclusion(hold, lock);
+    check_told(hold, lock, told_damage);
+    check_token(hold, lock, token);
+    hold->token = token;
+    put_inside(hold, lock);
+    sim_seen.upgrades++;
+}
+
+void oracle_downgrading(struct oracle_hold *hold, enum lki_mode mode)
+{
+    struct sim_lock *lock = &hold->area->locks[hold->lock];
+    oracle_releasing(hold);
+    hold->mode = mode;
+    put_inside(hold, lock);
+}
+
+void oracle_downgraded(const struct oracle_hold *hold, uint64_t token)
+{
+    struct sim_lock *lock = &hold->area->locks[hold->lock];
+    sim_seen.downgrades++;
+    if (token < lock->last_token)
+        sim_fail("lock %u of segment %u: the token fell", hold->lock, hold->area->number);
+    if (hold->mode != LKI_MODE_UPDATE)
+        return;
+    if ((token & 1) != lock->damaged)
+        sim_fail("lock %u of segment %u: the parity of the token is wrong for update", hold->lock,
+                 hold->area->number);
+    lock->last_token = token;
+}
+
 void oracle_marked(const struct oracle_hold *hold)
 {
     hold->area->locks[hold->lock].damaged = false;
+}
+
+void oracle_check_mark(const struct oracle_hold *hold, uint64_t token)
+{
+    if ((token & 1) != !hold->to_exit)
+        sim_fail("lock %u of segment %u: the parity of the token is wrong once it is marked",
+                 hold->lock, hold->area->number);
 }
 
 void oracle_task_ended(int task)
@@ -129,6 +218,8 @@ void oracle_task_ended(int task)
             lock->readers &= ~(UINT32_C(1) << task);
             if (lock->writer == task)
                 lock->writer = SIM_NOBODY;
+            if (lock->updater == task)
+                lock->updater = SIM_NOBODY;
         }
 }
 
@@ -250,9 +341,10 @@ static void add_edges_of_slot(const struct owners *owners, const struct sim_area
     if (wait == LKI_WAIT_NONE || lock >= area->view.locks)
         return;
     if ((wait & LKI_WAIT_KIND_MASK) == LKI_WAIT_QUEUED) {
-        uint32_t owner = word_of(area, lock) & LKI_ID_MASK;
-        if (owner != 0)
-            add_edge(owners, area, id, owner);
+        uint32_t word = word_of(area, lock);
+        bool joins = word & LKI_UPDATE && lki_wait_mode(wait) == LKI_MODE_SHARED;
+        if ((word & LKI_ID_MASK) != 0 && !joins)
+            add_edge(owners, area, id, word & LKI_ID_MASK);
         return;
     }
     for (uint32_t other = 1; other <= lki_area_slots_used(&area->view); other++)
@@ -390,6 +482,9 @@ static void check_sleeper(const struct sim_area *area, uint32_t slot)
         return;
     if ((word & LKI_ID_MASK) == 0)
         sim_fail("slot %u of segment %u sleeps beside lock %u, which is free (word %08x)", slot,
+                 area->number, lock, word);
+    if (word & LKI_UPDATE && lki_wait_mode(wait) == LKI_MODE_SHARED)
+        sim_fail("slot %u of segment %u sleeps beside lock %u, which it may read (word %08x)", slot,
                  area->number, lock, word);
     if (!(word & LKI_PARKED))
         sim_fail("slot %u of segment %u sleeps, and the owner of lock %u does not know (word %08x)",

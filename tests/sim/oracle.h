@@ -25,6 +25,11 @@ void oracle_taken(const struct oracle_hold *hold, bool told_damage, uint64_t tok
 void oracle_releasing(const struct oracle_hold *hold); /* about to */
 void oracle_released(const struct oracle_hold *hold);  /* the call has returned */
 void oracle_marked(const struct oracle_hold *hold);
+void oracle_check_mark(const struct oracle_hold *hold, uint64_t token);
+/* A hold for update has become exclusive: asserts the same of it. */
+void oracle_upgraded(struct oracle_hold *hold, bool told_damage, uint64_t token);
+void oracle_downgrading(struct oracle_hold *hold, enum lki_mode mode); /* about to */
+void oracle_downgraded(const struct oracle_hold *hold, uint64_t token);
 void oracle_task_ended(int task); /* it runs no more, and believes nothing */
 
 /* The core is about to learn that the attachments of a process (or, pid SIM_NOBODY, of a session, in

@@ -180,7 +180,7 @@ static void note_taken(struct thread *thread, uint32_t kind, uint32_t lock, enum
     *hold = (struct hold){.told = {.area = place->area,
                                    .lock = lock,
                                    .task = thread->index,
-                                   .mode = mode == LK_SHARED ? LKI_MODE_SHARED : LKI_MODE_EXCLUSIVE,
+                                   .mode = (enum lki_mode)((uint32_t)mode & ~(uint32_t)LK_TO_EXIT),
                                    .to_exit = mode == LK_EXCLUSIVE_TO_EXIT,
                                    .token = lk_lock_token(place->locks[lock])},
                           .kind = kind,
@@ -197,6 +197,13 @@ static enum lk_mode choose_mode(void)
     if (chance < sim.plan.shared)
         return LK_SHARED;
     return sim_chance(850) ? LK_EXCLUSIVE : LK_EXCLUSIVE_TO_EXIT;
+}
+
+/* The broker has no holds for update. */
+static enum lk_mode choose_native_mode(const struct place *place)
+{
+    enum lk_mode mode = choose_mode();
+    return !place->segment->brokered && sim_chance(250) ? LK_UPDATE : mode;
 }
 
 static uint64_t choose_timeout(void)
@@ -228,12 +235,20 @@ static void acquire(struct thread *thread, uint32_t kind, uint32_t index, enum l
     thread->gives_up |= r == -EDEADLK;
 }
 
+/* The hold is not one that the broker has for the session. */
+static bool is_native(const struct lk_lock *lock)
+{
+    return lock->held_id == 0 && !lock->segment->brokered;
+}
+
 static void mark(struct thread *thread, struct hold *hold)
 {
     do_next(thread, "marks as consistent");
     int r = lk_lock_mark_consistent(lock_of(thread, hold));
     expect(r == 0, thread, r);
     oracle_marked(&hold->told);
+    if (is_native(lock_of(thread, hold)))
+        oracle_check_mark(&hold->told, lk_lock_token(lock_of(thread, hold)));
     hold->damaged = false;
 }
 
@@ -259,6 +274,55 @@ static void release(struct thread *thread, uint32_t at)
     oracle_released(&hold.told);
 }
 
+/* --- Other modes --- */
+
+static void upgrade(struct thread *thread, struct hold *hold)
+{
+    struct lk_lock *lock = lock_of(thread, hold);
+    uint64_t timeout_ns = choose_timeout();
+    uint64_t start_ns = sim.now_ns;
+    do_next(thread, "upgrades");
+    sim_note("upgrades %s#%u", kinds[hold->kind].name, hold->told.lock);
+    int r = lk_lock_upgrade(lock, timeout_ns);
+    thread->task->doing = "has upgraded";
+    if (r >= 0) {
+        hold->damaged = r == LK_ACQUIRED_OWNER_DIED;
+        oracle_upgraded(&hold->told, hold->damaged, lk_lock_token(lock));
+        return;
+    }
+    sim_note("cannot upgrade: %d", r);
+    expect(r == -EDEADLK || r == (timeout_ns == 0 ? -EBUSY : -ETIMEDOUT), thread, r);
+    if (r == -ETIMEDOUT && sim.now_ns - start_ns < timeout_ns)
+        sim_fail("task %d is told that the time is over, too early", thread->index);
+    thread->gives_up |= r == -EDEADLK;
+}
+
+static void downgrade(struct thread *thread, struct hold *hold, enum lk_mode mode)
+{
+    struct lk_lock *lock = lock_of(thread, hold);
+    do_next(thread, "downgrades");
+    sim_note("downgrades %s#%u to mode %x", kinds[hold->kind].name, hold->told.lock,
+             (unsigned)mode);
+    oracle_downgrading(&hold->told, (enum lki_mode)mode);
+    int r = lk_lock_downgrade(lock, mode);
+    expect(r == 0, thread, r);
+    oracle_downgraded(&hold->told, lk_lock_token(lock));
+}
+
+/* False: nothing was done. */
+static bool change_mode(struct thread *thread, struct hold *hold)
+{
+    const struct lk_lock *lock = lock_of(thread, hold);
+    bool update = hold->told.mode == LKI_MODE_UPDATE;
+    if (!is_native(lock) || hold->told.mode == LKI_MODE_SHARED || !sim_chance(update ? 700 : 150))
+        return false;
+    if (update && sim_chance(850))
+        upgrade(thread, hold);
+    else
+        downgrade(thread, hold, !update && sim_chance(500) ? LK_UPDATE : LK_SHARED);
+    return true;
+}
+
 /* As those do for whom read bias is made. Nothing is called inside, so that nobody need see them yet. */
 static void use_in_a_row(struct thread *thread, uint32_t kind, uint32_t index)
 {
@@ -278,6 +342,8 @@ static void use_in_a_row(struct thread *thread, uint32_t kind, uint32_t index)
 static void use_hold(struct thread *thread)
 {
     struct hold *hold = &thread->holds[sim_below(thread->hold_count)];
+    if (change_mode(thread, hold))
+        return;
     bool exclusive = hold->told.mode == LKI_MODE_EXCLUSIVE;
     if (exclusive && hold->damaged && sim_chance(700))
         mark(thread, hold);
@@ -448,7 +514,7 @@ static void lock_something(struct thread *thread, uint32_t kind, uint32_t index)
     else if (sim_chance(sim.plan.in_a_row))
         use_in_a_row(thread, kind, index);
     else
-        acquire(thread, kind, index, choose_mode());
+        acquire(thread, kind, index, choose_native_mode(&thread->places[kind]));
 }
 
 static void act(struct thread *thread)

@@ -196,6 +196,23 @@ Test(update, the_death_of_one_that_became_exclusive_is_told)
     test_release(lock);
 }
 
+/* Whatever its owner had before: marked as one that writes, or others would read while it does. */
+Test(update, an_upgraded_hold_is_of_data)
+{
+    uint64_t version;
+    pid_t owner = test_spawn(hold_for_update, &broker);
+    test_event_wait(ready);
+    test_kill(owner);
+    cr_assert(eq(int, lk_lock_acquire(lock, LK_EXCLUSIVE_TO_EXIT, LK_WAIT_FOREVER),
+                 LK_ACQUIRED_OWNER_DIED));
+    cr_assert(eq(int, lk_lock_downgrade(lock, LK_UPDATE), 0));
+    cr_assert(eq(int, lk_lock_upgrade(lock, 0), LK_ACQUIRED_OWNER_DIED));
+    cr_expect(eq(int, lk_lock_mark_consistent(lock), 0));
+    cr_expect(eq(u64, lk_lock_token(lock) & 1, 1));
+    cr_expect(eq(int, lk_read_begin(lock, &version), -EAGAIN));
+    test_release(lock);
+}
+
 /* Reads, and writes now and then: what read-modify-write is for. */
 static int count_up(void *arg)
 {

@@ -93,10 +93,13 @@ static bool is_chosen(const struct path_point *point, uint64_t number, uint64_t 
     return choice % share == 0;
 }
 
-/* About read bias: what matters when a reader leaves is a window of an instruction or two. The long paths
- * differ by who else reads, and are the same for the most part. */
+/* About update mode: of many scenarios that have the same steps only a few points each. About read bias: what
+ * matters when a reader leaves is a window of an instruction or two; the long paths differ by who else
+ * reads, and are the same for the most part. */
 static uint64_t share_of(const struct scenario *scenario, const struct path *path)
 {
+    if (scenario->update && run.share != 1)
+        return run.share * 8;
     if (!scenario->bias || run.share == 1)
         return run.share;
     if (path->count > PATH_LONG)
@@ -136,8 +139,8 @@ static void sweep_scenario(const struct scenario *scenario, uint64_t number)
 
 static enum sweep_break mistake_of(const char *name)
 {
-    static const char *const names[] = {"",     "wake",  "died", "told", "alive",
-                                        "slot", "token", "cell", "bias", "barrier"};
+    static const char *const names[] = {"",      "wake", "died", "told",    "alive", "slot",
+                                        "token", "cell", "bias", "barrier", "update"};
     for (unsigned i = 1; i < LKI_ARRAY_LENGTH(names); i++)
         if (strcmp(names[i], name) == 0)
             return (enum sweep_break)i;
@@ -199,12 +202,14 @@ int main(int argc, char **argv)
     printf("killsweep: %zu scenarios, %" PRIu64 " kills of %" PRIu64 " points (%" PRIu64
            " as meant, %" PRIu64 " after the call, %" PRIu64 " in its sleep, %" PRIu64
            " by single steps, %" PRIu64 " gone on before; %" PRIu64
-           " while it owned the word, %" PRIu64 " with readers unseen, %" PRIu64
-           " with an odd sequence; %" PRIu64 " later turns of loops left out) in %" PRIu64
-           ".%" PRIu64 " s, seed %" PRIu64 ": %u violations\n",
+           " while it owned the word, %" PRIu64 " for update, %" PRIu64
+           " with readers unseen, %" PRIu64 " with an odd sequence; %" PRIu64
+           " later turns of loops left out) in %" PRIu64 ".%" PRIu64 " s, seed %" PRIu64
+           ": %u violations\n",
            run.only ? 1 : count, run.kills, run.points, sweep->reached, sweep->ended,
-           sweep->in_sleep, sweep->stepped, sweep->past, sweep->inside, sweep->biased,
-           sweep->damaged, run.skipped, ms / 1000, ms % 1000 / 100, seed, violations);
+           sweep->in_sleep, sweep->stepped, sweep->past, sweep->inside, sweep->updates,
+           sweep->biased, sweep->damaged, run.skipped, ms / 1000, ms % 1000 / 100, seed,
+           violations);
     run.sweep.victim = victim_free(run.sweep.victim);
     stage_deinit(&run.sweep.stage);
     return violations == 0 ? 0 : 1;

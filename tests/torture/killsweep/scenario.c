@@ -6,18 +6,25 @@
 
 #include "tests/support/process.h"
 
-#define SCENARIOS_MAX 192
+#define SCENARIOS_MAX 320
 
 static struct scenario all[SCENARIOS_MAX];
 static size_t all_count;
 
 static const char *const word_words[] = {"free",          "stale",  "damaged",
                                          "just repaired", "biased", "biased, repaired"};
-static const char *const before_words[] = {
-    "", "holding X: ", "holding S: ", "holding to exit: ", "holding X, marked: ", "after a read: "};
+static const char *const before_words[] = {"",
+                                           "holding X: ",
+                                           "holding S: ",
+                                           "holding to exit: ",
+                                           "holding X, marked: ",
+                                           "after a read: ",
+                                           "holding U: "};
 static const char *const call_words[] = {
-    "inline S", "lock X", "lock S",        "lock to exit", "try X",   "try S",       "timed X",
-    "timed S",  "unlock", "inline unlock", "mark",         "declare", "close handle"};
+    "inline S",     "lock X",        "lock S", "lock to exit",  "try X",       "try S",
+    "timed X",      "timed S",       "unlock", "inline unlock", "mark",        "declare",
+    "close handle", "lock U",        "try U",  "timed U",       "lock U to X", "upgrade",
+    "try upgrade",  "timed upgrade", "X to U", "downgrade to S"};
 
 static struct stage_role waiter(char mode, enum stage_when when)
 {
@@ -204,21 +211,23 @@ static void add_late(void)
 
 /* --- Read bias ---
  * Whoever is here: 'R' reads without a fence, and 'B' too, but it is seen after a barrier alone; 'U' goes when
- * the victim stands still or sleeps, which is seen after one alone; 'X', 'S' wait. Who comes when the victim stands still: 'x' waits; 'w' writes if it can, and stays inside; 'f'
- * reads as 'B' does. */
+ * the victim stands still or sleeps, which is seen after one alone; 'X', 'S' wait. Who comes when the victim stands still: 'x' waits; 'w' writes if it can, and stays inside, 'v'
+ * likewise for update; 'f' reads as 'B' does. */
 
 static struct stage_role bias_role(char letter, enum stage_when leave, enum stage_when come)
 {
     struct stage_role reader = {.mode = 'S', .holds = true, .when = leave, .stays = true};
     reader.fenceless = strchr("RBUf", letter) != NULL;
     reader.unseen = letter == 'B' || letter == 'f';
-    reader.late = letter == 'f' || letter == 'w';
+    reader.late = strchr("fvw", letter) != NULL;
     reader.lingers = letter == 'U';
     if (letter == 'U')
         reader.when = STAGE_VICTIM_STANDS;
     if (letter == 'w')
         reader.mode = 'X';
-    if (strchr("RBUfw", letter))
+    if (letter == 'v')
+        reader.mode = 'U';
+    if (strchr("RBUfvw", letter))
         return reader;
     return letter == 'x' ? waiter('X', STAGE_VICTIM_STOPS) : waiter(letter, come);
 }
@@ -321,6 +330,156 @@ static void add_bias_refused(void)
     add_refused(CALL_TIMED_X, "Bx");
 }
 
+/* --- Update --- */
+
+static void add_update(enum scenario_word word, enum scenario_before before,
+                       enum scenario_call call, const char *who, enum stage_when when)
+{
+    add_waiters(add(word, before, call, PATIENCE_LONG_NS), who, when);
+}
+
+/* For the latest one: no patience as well. */
+static void add_impatient(void)
+{
+    struct scenario *scenario = &all[all_count];
+    test_check(all_count < SCENARIOS_MAX, "too many scenarios");
+    *scenario = all[all_count - 1];
+    scenario->patience_ns = 0;
+    scenario->last_slot = !scenario->last_slot;
+    strncat(scenario->title, ", no patience",
+            sizeof(scenario->title) - strlen(scenario->title) - 1);
+    all_count++;
+}
+
+static void add_update_takers(void)
+{
+    for (enum scenario_word word = WORD_FREE; word <= WORD_BROKEN; word++)
+        add_update(word, BEFORE_NOTHING, CALL_U, "", STAGE_AT_ONCE);
+    add_update(WORD_FREE, BEFORE_NOTHING, CALL_TRY_U, "", STAGE_AT_ONCE);
+    add_update(WORD_STALE, BEFORE_NOTHING, CALL_TRY_U, "S", STAGE_VICTIM_SEEN);
+    add_update(WORD_FREE, BEFORE_NOTHING, CALL_U, "XSU", STAGE_VICTIM_SEEN);
+    add_impatient();
+    add_update(WORD_BROKEN, BEFORE_NOTHING, CALL_U, "SXU", STAGE_VICTIM_SEEN);
+    struct scenario *beside = add(WORD_FREE, BEFORE_NOTHING, CALL_U, PATIENCE_LONG_NS);
+    add_holders(beside, "S", STAGE_VICTIM_DEAD);
+    add_waiters(beside, "XU", STAGE_VICTIM_SEEN);
+    add_granted_one(WORD_FREE, CALL_U, "X", "", "SXU", PATIENCE_LONG_NS, STAGE_VICTIM_SLEEPS);
+    add_impatient();
+    add_granted_one(WORD_FREE, CALL_U, "X", "XS", "S", PATIENCE_LONG_NS, STAGE_VICTIM_WAITS);
+    add_granted_one(WORD_FREE, CALL_U, "U", "", "US", PATIENCE_LONG_NS, STAGE_VICTIM_SLEEPS);
+    add_granted_one(WORD_DIED, CALL_U, "X", "", "S", PATIENCE_LONG_NS, STAGE_VICTIM_SLEEPS);
+    add_granted_one(WORD_FREE, CALL_X, "U", "", "SU", PATIENCE_LONG_NS, STAGE_VICTIM_SLEEPS);
+    add_granted_one(WORD_FREE, CALL_TIMED_U, "X", "", "XSU", 0, STAGE_VICTIM_DEAD);
+    add_granted_one(WORD_FREE, CALL_TIMED_U, "U", "X", "", PATIENCE_LONG_NS, STAGE_VICTIM_DEAD);
+    add_granted_one(WORD_FREE, CALL_TIMED_X, "U", "", "S", PATIENCE_LONG_NS, STAGE_VICTIM_DEAD);
+    add_granted_one(WORD_FREE, CALL_U_UPGRADE, "S", "", "SX", PATIENCE_LONG_NS,
+                    STAGE_VICTIM_SLEEPS);
+    add_holders(add(WORD_FREE, BEFORE_NOTHING, CALL_S, PATIENCE_LONG_NS), "U", STAGE_VICTIM_DEAD);
+}
+
+static void add_update_releases(void)
+{
+    static const char *const behind[] = {"", "X", "U", "XUX", "UX"};
+    for (size_t i = 0; i < COUNT(behind); i++)
+        add_update(WORD_FREE, BEFORE_U, CALL_RELEASE, behind[i], STAGE_AT_ONCE);
+    add_impatient();
+    struct scenario *beside = add(WORD_FREE, BEFORE_U, CALL_RELEASE, PATIENCE_LONG_NS);
+    add_holders(beside, "S", STAGE_VICTIM_DEAD);
+    add_waiters(beside, "XS", STAGE_AT_ONCE);
+    add_impatient();
+    add_update(WORD_DIED, BEFORE_U, CALL_RELEASE, "XUS", STAGE_AT_ONCE);
+    add_update(WORD_FREE, BEFORE_X, CALL_RELEASE, "USX", STAGE_AT_ONCE);
+    add_impatient();
+    struct scenario *reads = add(WORD_FREE, BEFORE_S, CALL_RELEASE, PATIENCE_LONG_NS);
+    add_holders(reads, "U", STAGE_VICTIM_DEAD);
+    add_waiters(reads, "X", STAGE_AT_ONCE);
+}
+
+/* The readers go when `leave` says so. */
+static void add_upgrade(enum scenario_word word, enum scenario_call call, const char *readers,
+                        const char *behind, enum stage_when leave, enum stage_when come)
+{
+    struct scenario *scenario = add(word, BEFORE_U, call, PATIENCE_LONG_NS);
+    if (*readers)
+        add_holders(scenario, readers, leave);
+    add_waiters(scenario, behind, come);
+    scenario->sleeps = *readers && call != CALL_TRY_UPGRADE;
+}
+
+static void add_upgrades(void)
+{
+    const enum stage_when dead = STAGE_VICTIM_DEAD, sleeps = STAGE_VICTIM_SLEEPS;
+    for (enum scenario_call call = CALL_UPGRADE; call <= CALL_TRY_UPGRADE; call++) {
+        add_upgrade(WORD_FREE, call, "", "", dead, STAGE_AT_ONCE);
+        add_upgrade(WORD_STALE, call, "", "XU", dead, STAGE_AT_ONCE);
+        add_upgrade(WORD_BROKEN, call, "", "X", dead, STAGE_AT_ONCE);
+    }
+    add_upgrade(WORD_FREE, CALL_TRY_UPGRADE, "S", "XU", dead, STAGE_AT_ONCE);
+    add_upgrade(WORD_FREE, CALL_UPGRADE, "S", "SX", sleeps, STAGE_VICTIM_WAITS);
+    add_impatient();
+    add_upgrade(WORD_FREE, CALL_UPGRADE, "SS", "SXU", STAGE_VICTIM_WAITS, STAGE_VICTIM_WAITS);
+    add_upgrade(WORD_FREE, CALL_UPGRADE, "SS", "UX", sleeps, STAGE_AT_ONCE);
+    add_upgrade(WORD_DIED, CALL_UPGRADE, "S", "S", sleeps, STAGE_VICTIM_WAITS);
+    add_upgrade(WORD_FREE, CALL_TIMED_UPGRADE, "S", "", dead, STAGE_VICTIM_WAITS);
+    add_upgrade(WORD_FREE, CALL_TIMED_UPGRADE, "S", "SX", dead, STAGE_VICTIM_WAITS);
+    add_impatient();
+    add_upgrade(WORD_FREE, CALL_TIMED_UPGRADE, "SS", "US", dead, STAGE_AT_ONCE);
+    add_upgrade(WORD_DIED, CALL_TIMED_UPGRADE, "S", "S", dead, STAGE_VICTIM_WAITS);
+}
+
+static void add_downgrades(void)
+{
+    static const char *const behind[] = {"", "S", "X", "XSU", "SSS"};
+    for (enum scenario_call call = CALL_DOWN_U; call <= CALL_DOWN_S; call++) {
+        for (size_t i = 0; i < COUNT(behind); i++)
+            add_update(WORD_FREE, BEFORE_X, call, behind[i], STAGE_AT_ONCE);
+        add_update(WORD_FREE, BEFORE_X, call, "XSUS", STAGE_AT_ONCE);
+        add_impatient();
+        add_update(WORD_DIED, BEFORE_X, call, "XS", STAGE_AT_ONCE);
+        add_update(WORD_DIED, BEFORE_X_MARKED, call, "S", STAGE_AT_ONCE);
+    }
+    static const char *const beside_update[] = {"", "X", "UX"};
+    for (size_t i = 0; i < COUNT(beside_update); i++)
+        add_update(WORD_FREE, BEFORE_U, CALL_DOWN_S, beside_update[i], STAGE_AT_ONCE);
+    add_impatient();
+    struct scenario *beside = add(WORD_DIED, BEFORE_U, CALL_DOWN_S, PATIENCE_LONG_NS);
+    add_holders(beside, "S", STAGE_VICTIM_DEAD);
+    add_waiters(beside, "X", STAGE_AT_ONCE);
+}
+
+static void add_biased_update(enum scenario_before before, enum scenario_call call, const char *who)
+{
+    bool drains = call == CALL_UPGRADE || call == CALL_U_UPGRADE;
+    enum stage_when leave = drains           ? STAGE_VICTIM_SLEEPS
+                            : call == CALL_U ? STAGE_VICTIM_WAITS
+                                             : STAGE_VICTIM_DEAD;
+    add_bias(WORD_BIASED, before, call, who, leave, STAGE_AT_ONCE)->sleeps =
+        strpbrk(who, "RB") && (drains || call == CALL_TIMED_UPGRADE);
+}
+
+static void add_biased_updates(void)
+{
+    static const char *const taking[] = {"", "f", "v", "Bx"};
+    static const char *const upgrading[] = {"", "f", "B", "Bf"};
+    for (size_t i = 0; i < COUNT(taking); i++)
+        add_biased_update(BEFORE_NOTHING, CALL_U, taking[i]);
+    for (size_t i = 0; i < COUNT(upgrading); i++) {
+        add_biased_update(BEFORE_NOTHING, CALL_U_UPGRADE, upgrading[i]);
+        add_biased_update(BEFORE_U, CALL_UPGRADE, upgrading[i]);
+        add_biased_update(BEFORE_U, CALL_TRY_UPGRADE, upgrading[i]);
+    }
+    add_biased_update(BEFORE_U, CALL_TIMED_UPGRADE, "Bf");
+    add_biased_update(BEFORE_U, CALL_RELEASE, "Bx");
+    add_biased_update(BEFORE_U, CALL_RELEASE, "f");
+    add_biased_update(BEFORE_U, CALL_DOWN_S, "x");
+    add_biased_update(BEFORE_U, CALL_DOWN_S, "v");
+    add_biased_update(BEFORE_U, CALL_DOWN_S, "w");
+    add_bias(WORD_BIASED, BEFORE_NOTHING, CALL_INLINE_S, "v", STAGE_VICTIM_DEAD, STAGE_AT_ONCE)
+        ->joined = true;
+    add_bias(WORD_BIASED, BEFORE_S, CALL_INLINE_RELEASE, "v", STAGE_VICTIM_DEAD, STAGE_AT_ONCE)
+        ->joined = true;
+}
+
 const struct scenario *scenarios(size_t *out_count)
 {
     if (all_count == 0) {
@@ -334,61 +493,15 @@ const struct scenario *scenarios(size_t *out_count)
         add_bias_writers();
         add_bias_refused();
         add_bias_lingering();
+        size_t others = all_count;
+        add_update_takers();
+        add_update_releases();
+        add_upgrades();
+        add_downgrades();
+        add_biased_updates();
+        for (size_t i = others; i < all_count; i++)
+            all[i].update = true;
     }
     *out_count = all_count;
     return all;
-}
-
-/* --- What is to be told --- */
-
-bool scenario_is_acquire(const struct scenario *scenario)
-{
-    return scenario->call <= CALL_TIMED_S;
-}
-
-bool scenario_is_release(const struct scenario *scenario)
-{
-    return scenario->call == CALL_RELEASE || scenario->call == CALL_INLINE_RELEASE;
-}
-
-bool scenario_is_shared(const struct scenario *scenario)
-{
-    return scenario->call == CALL_S || scenario->call == CALL_INLINE_S ||
-           scenario->call == CALL_TRY_S || scenario->call == CALL_TIMED_S;
-}
-
-bool scenario_died_meanwhile(const struct scenario *scenario)
-{
-    bool damaged = scenario->word == WORD_DIED || scenario->word == WORD_BROKEN;
-    return damaged && scenario->before != BEFORE_X_MARKED;
-}
-
-bool scenario_died_at_start(const struct scenario *scenario)
-{
-    return scenario->before == BEFORE_X || scenario->before == BEFORE_X_MARKED ||
-           scenario_died_meanwhile(scenario);
-}
-
-bool scenario_died_at_end(const struct scenario *scenario, bool acquired)
-{
-    switch (scenario->call) {
-    case CALL_X:
-    case CALL_TRY_X:
-    case CALL_TIMED_X:
-        return acquired || scenario_died_meanwhile(scenario);
-    case CALL_MARK: /* of data: still inside; to exit: nothing is torn any more */
-        return scenario->before == BEFORE_X;
-    case CALL_DECLARE:
-        return true;
-    case CALL_S:
-    case CALL_INLINE_S:
-    case CALL_EXIT:
-    case CALL_TRY_S:
-    case CALL_TIMED_S:
-    case CALL_RELEASE:
-    case CALL_INLINE_RELEASE:
-    case CALL_CLOSE_HANDLE:
-        break;
-    }
-    return scenario_died_meanwhile(scenario);
 }

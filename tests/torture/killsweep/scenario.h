@@ -24,6 +24,7 @@ enum scenario_before { /* what the victim has done before its call */
                        BEFORE_EXIT,
                        BEFORE_X_MARKED, /* holds a lock that was damaged, and has marked it */
                        BEFORE_READ,     /* has read once: one more, and it biases the lock */
+                       BEFORE_U,
 };
 
 enum scenario_call {
@@ -40,6 +41,15 @@ enum scenario_call {
     CALL_MARK,
     CALL_DECLARE,
     CALL_CLOSE_HANDLE, /* gives the handle of a held lock back, which releases nothing */
+    CALL_U,
+    CALL_TRY_U,
+    CALL_TIMED_U,
+    CALL_U_UPGRADE, /* takes it for update and upgrades it */
+    CALL_UPGRADE,
+    CALL_TRY_UPGRADE,
+    CALL_TIMED_UPGRADE,
+    CALL_DOWN_U,
+    CALL_DOWN_S,
 };
 
 #define PATIENCE_LONG_NS (20 * UINT64_C(1000000000)) /* nobody grows impatient */
@@ -52,6 +62,7 @@ struct scenario {
     enum scenario_call call;
     uint64_t patience_ns;
     bool more_held; /* the victim also holds one lock exclusively and another shared */
+    bool update;    /* it is about update mode */
     bool sleeps;    /* the victim sleeps in its call */
     bool last_slot; /* the victim has the last slot instead of the first */
     bool cannot;    /* the victim can make no barrier */
@@ -67,7 +78,12 @@ const struct scenario *scenarios(size_t *out_count);
 
 bool scenario_is_acquire(const struct scenario *scenario);
 bool scenario_is_release(const struct scenario *scenario);
-bool scenario_is_shared(const struct scenario *scenario); /* of an acquire */
+bool scenario_is_upgrade(const struct scenario *scenario);
+bool scenario_holds_at_end(const struct scenario *scenario, bool succeeded);
+
+/* The mode in which the victim holds the lock once its call has succeeded, as in struct stage_role; 0: in
+ * none, or as before. */
+char scenario_mode(const struct scenario *scenario);
 
 /* Whether the lock counts as damaged if the victim is killed right before its call, and after it; and
  * to whoever gets it while the victim lives. */

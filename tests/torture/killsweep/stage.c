@@ -57,25 +57,54 @@ void stage_violation(struct stage *stage, const char *format, ...)
     fprintf(stderr, "violation: %s\n", text);
 }
 
+static void enter_shared(struct stage *stage, uint32_t slot)
+{
+    struct stage_shared *shared = stage->shared;
+    uint64_t last = atomic_load(&shared->token); /* first: one for update raises it beside us */
+    uint64_t token = lki_lock_sequence(&stage->area, STAGE_LOCK);
+    atomic_fetch_add(&shared->readers, 1);
+    uint32_t writer = atomic_load(&shared->writer);
+    if (writer != 0)
+        stage_violation(stage, "double grant: slot %u reads while slot %u writes", slot, writer);
+    if (token < last)
+        stage_violation(stage, "token fell to %llu", (unsigned long long)token);
+}
+
+static void enter_update(struct stage *stage, uint32_t slot)
+{
+    struct stage_shared *shared = stage->shared;
+    uint32_t other = atomic_exchange(&shared->updater, slot);
+    uint32_t writer = atomic_load(&shared->writer);
+    if (other != 0 || writer != 0)
+        stage_violation(stage, "double grant: slot %u is for update beside slot %u, slot %u writes",
+                        slot, other, writer);
+}
+
+static void enter_exclusive(struct stage *stage, uint32_t slot)
+{
+    struct stage_shared *shared = stage->shared;
+    uint32_t other = atomic_exchange(&shared->writer, slot);
+    uint32_t updater = atomic_load(&shared->updater);
+    uint32_t readers = atomic_load(&shared->readers);
+    if (other != 0 || updater != 0 || readers != 0)
+        stage_violation(stage,
+                        "double grant: slot %u writes while slot %u writes, slot %u is for update "
+                        "and %u read",
+                        slot, other, updater, readers);
+}
+
 void stage_enter(struct stage *stage, uint32_t slot, char mode)
 {
     struct stage_shared *shared = stage->shared;
-    uint64_t token = lki_lock_sequence(&stage->area, STAGE_LOCK);
     if (mode == 'S') {
-        atomic_fetch_add(&shared->readers, 1);
-        uint32_t writer = atomic_load(&shared->writer);
-        if (writer != 0)
-            stage_violation(stage, "double grant: slot %u reads while slot %u writes", slot,
-                            writer);
-        if (token < atomic_load(&shared->token))
-            stage_violation(stage, "token fell to %llu", (unsigned long long)token);
+        enter_shared(stage, slot);
         return;
     }
-    uint32_t other = atomic_exchange(&shared->writer, slot);
-    uint32_t readers = atomic_load(&shared->readers);
-    if (other != 0 || readers != 0)
-        stage_violation(stage, "double grant: slot %u writes while slot %u writes and %u read",
-                        slot, other, readers);
+    if (mode == 'U')
+        enter_update(stage, slot);
+    else
+        enter_exclusive(stage, slot);
+    uint64_t token = lki_lock_sequence(&stage->area, STAGE_LOCK);
     uint64_t before = atomic_exchange(&shared->token, token);
     if (token <= before)
         stage_violation(stage, "token does not rise: %llu after %llu", (unsigned long long)token,
@@ -87,7 +116,7 @@ void stage_leave(struct stage *stage, uint32_t slot, char mode)
     struct stage_shared *shared = stage->shared;
     if (mode == 'S')
         atomic_fetch_sub(&shared->readers, 1);
-    else if (atomic_exchange(&shared->writer, 0) != slot)
+    else if (atomic_exchange(mode == 'U' ? &shared->updater : &shared->writer, 0) != slot)
         stage_violation(stage, "double grant: somebody took the place of slot %u", slot);
 }
 
@@ -149,7 +178,7 @@ static void await_role(struct stage *stage, struct stage_actor *actor)
 
 static enum lki_mode mode_of(char letter)
 {
-    return letter == 'S' ? LKI_MODE_SHARED : LKI_MODE_EXCLUSIVE;
+    return letter == 'S' ? LKI_MODE_SHARED : letter == 'U' ? LKI_MODE_UPDATE : LKI_MODE_EXCLUSIVE;
 }
 
 static void be_inside(struct stage *stage, struct stage_actor *actor, enum lki_verdict verdict)
@@ -346,9 +375,11 @@ void stage_show(const struct stage *stage)
     const struct stage_shared *shared = stage->shared;
     struct lki_lock_state state;
     lki_lock_look(&stage->area, STAGE_LOCK, &state);
-    fprintf(stderr, "word %#x sequence %llu; victim %#x; inside: writer %u, readers %u\n",
+    fprintf(stderr,
+            "word %#x sequence %llu; victim %#x; inside: writer %u, for update %u, readers %u\n",
             state.word, (unsigned long long)state.sequence, shared->victim_id,
-            atomic_load(&shared->writer), atomic_load(&shared->readers));
+            atomic_load(&shared->writer), atomic_load(&shared->updater),
+            atomic_load(&shared->readers));
     for (uint32_t slot = 1; slot <= STAGE_SLOTS; slot++) {
         const struct lki_attachment *at = &stage->area.attachments[slot];
         fprintf(stderr, "slot %u: id %#x wait %#llx futex %#x reads %d", slot, atomic_load(&at->id),

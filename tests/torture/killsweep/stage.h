@@ -40,7 +40,7 @@ enum stage_when { /* an actor does the second half of what it does */
 };
 
 struct stage_role {
-    char mode;      /* 'X', 'S'; 0: no part in this */
+    char mode;      /* 'X', 'S', 'U'; 0: no part in this */
     bool holds;     /* takes the lock before the victim comes, and releases it then; else waits */
     bool frozen;    /* publishes its wait and does not look again until then */
     bool fenceless; /* reads without a fence, if the lock is biased */
@@ -81,7 +81,8 @@ struct stage_shared {
     uint32_t victim_id;
     uint64_t patience_ns;
     /* The judge of STAGE_LOCK. */
-    _Atomic uint32_t writer; /* who is inside exclusively: slot */
+    _Atomic uint32_t writer;  /* who is inside exclusively: slot */
+    _Atomic uint32_t updater; /* and for update */
     _Atomic uint32_t readers;
     _Atomic uint32_t victim_reads; /* 1: one of the readers is the victim */
     _Atomic uint64_t token;        /* the last one */

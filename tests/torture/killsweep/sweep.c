@@ -14,6 +14,8 @@ struct remains {
     bool owns;         /* its id stands in the word */
     bool acquired;     /* its call had returned and it held the lock */
     bool finished;     /* its call had returned */
+    bool updates;      /* and it is for update */
+    bool drains;       /* or on its way from there, and has not written either */
     uint64_t sequence; /* if it owns */
     bool died;         /* the next owners have to be told */
 };
@@ -70,6 +72,7 @@ static void set_stage(struct sweep *sweep, const struct scenario *scenario)
     if (token < atomic_load(&stage->shared->token))
         stage_violation(stage, "token fell to %llu", (unsigned long long)token);
     atomic_store(&stage->shared->token, token);
+    sweep->blamed = stage->area.cold[STAGE_LOCK].recovery_token;
     for (unsigned i = 0; i < STAGE_ACTORS; i++)
         atomic_store(&stage->shared->actors[i].state, STAGE_IDLE);
 }
@@ -82,24 +85,38 @@ static void mark_inside(struct sweep *sweep, char mode)
     stage_enter(&sweep->stage, victim_id(sweep->victim) & LKI_SLOT_MASK, mode);
 }
 
+static void mark_outside(struct sweep *sweep, char mode)
+{
+    stage_leave(&sweep->stage, victim_id(sweep->victim) & LKI_SLOT_MASK, mode);
+    if (mode == 'S')
+        atomic_store(&sweep->stage.shared->victim_reads, 0);
+}
+
 static void mark_gone(struct sweep *sweep, uint32_t slot)
 {
     struct stage_shared *shared = sweep->stage.shared;
     if (atomic_exchange(&shared->victim_reads, 0))
         atomic_fetch_sub(&shared->readers, 1);
+    uint32_t updater = slot;
+    (void)atomic_compare_exchange_strong(&shared->updater, &updater, 0);
     (void)atomic_compare_exchange_strong(&shared->writer, &slot, 0);
 }
 
 static void mark_before(struct sweep *sweep, const struct scenario *scenario)
 {
-    bool shared = scenario->before == BEFORE_S;
+    char mode = scenario->before == BEFORE_S ? 'S' : scenario->before == BEFORE_U ? 'U' : 'X';
+    sweep->token = lki_lock_sequence(&sweep->stage.area, STAGE_LOCK);
     if (scenario->before == BEFORE_NOTHING || scenario->before == BEFORE_READ)
         return;
-    mark_inside(sweep, shared ? 'S' : 'X');
-    if (scenario_is_release(scenario)) /* others may come in during the call */
-        stage_leave(&sweep->stage, victim_id(sweep->victim) & LKI_SLOT_MASK, shared ? 'S' : 'X');
-    if (scenario_is_release(scenario))
-        atomic_store(&sweep->stage.shared->victim_reads, 0);
+    mark_inside(sweep, mode);
+    /* Others may come in during the call, beside what it becomes. */
+    if (scenario_is_release(scenario) || scenario->call == CALL_DOWN_S ||
+        scenario->call == CALL_DOWN_U)
+        mark_outside(sweep, mode);
+    if (scenario->call == CALL_DOWN_S)
+        mark_inside(sweep, 'S');
+    if (scenario->call == CALL_DOWN_U) /* its token is yet to come */
+        atomic_store(&sweep->stage.shared->updater, victim_id(sweep->victim) & LKI_SLOT_MASK);
 }
 
 static void cast(struct sweep *sweep, const struct scenario *scenario)
@@ -163,9 +180,12 @@ static struct remains kill_it(struct sweep *sweep, const struct scenario *scenar
     struct remains remains = {.slot = victim_id(sweep->victim) & LKI_SLOT_MASK,
                               .finished = end == TRACER_FINISHED};
     int result = victim_result(sweep->victim);
-    if (remains.finished && scenario_is_acquire(scenario) && result >= 0) {
+    bool acquires = scenario_is_acquire(scenario) || scenario_is_upgrade(scenario);
+    if (remains.finished && acquires && result >= 0) {
         remains.acquired = true;
-        mark_inside(sweep, scenario_is_shared(scenario) ? 'S' : 'X');
+        if (scenario_is_upgrade(scenario))
+            mark_outside(sweep, 'U');
+        mark_inside(sweep, scenario_mode(scenario));
         if ((result == LK_ACQUIRED_OWNER_DIED) != scenario_died_meanwhile(scenario))
             stage_violation(&sweep->stage, "owner-died: the victim was told %d", result);
     }
@@ -173,6 +193,10 @@ static struct remains kill_it(struct sweep *sweep, const struct scenario *scenar
     uint32_t word = atomic_load(&hot_of(sweep)->word);
     remains.sequence = lki_lock_sequence(&sweep->stage.area, STAGE_LOCK);
     remains.owns = (word & LKI_ID_MASK) == victim_id(sweep->victim);
+    remains.updates = remains.owns && word & LKI_UPDATE;
+    remains.drains =
+        remains.owns && scenario_is_upgrade(scenario) && remains.sequence == sweep->token;
+    sweep->updates += remains.updates;
     remains.died = remains.owns ? remains.sequence & 1 : (word & LKI_DIED) != 0;
     sweep->biased += remains.owns && word & LKI_BIASED;
     return remains;
@@ -191,6 +215,23 @@ static void let_come(struct sweep *sweep)
     sweep->stuck = !stage_settle(&sweep->stage);
 }
 
+/* The victim lives, and keeps no reader out: whoever slept when it came or was exclusive has been woken. The
+ * death would hide that, since the repair wakes everybody. */
+static void check_sleepers(struct sweep *sweep, const struct scenario *scenario)
+{
+    struct stage *stage = &sweep->stage;
+    if (!scenario->update || !stage_settle(stage))
+        return;
+    uint32_t word = atomic_load(&hot_of(sweep)->word);
+    if (lki_word_excludes_readers(word) || word & LKI_FAIR)
+        return;
+    for (unsigned i = 0; i < STAGE_ACTORS && scenario->roles[i].mode; i++)
+        if (scenario->roles[i].mode == 'S' &&
+            atomic_load(&stage->shared->actors[i].state) == STAGE_WAITING)
+            stage_violation(stage, "stuck: reader %u sleeps beside a word that is open: %#x", i,
+                            word);
+}
+
 /* It goes on to the end of its call. If it holds nothing then, nobody needs its death to go on too. */
 static void go_on(struct sweep *sweep, const struct scenario *scenario, pid_t pid)
 {
@@ -202,7 +243,7 @@ static void go_on(struct sweep *sweep, const struct scenario *scenario, pid_t pi
         return;
     }
     sweep->past++;
-    if (scenario_is_acquire(scenario) && victim_result(sweep->victim) >= 0)
+    if (scenario_holds_at_end(scenario, victim_result(sweep->victim) >= 0))
         return;
     announce_death(sweep); /* as far as the others are concerned */
     stage_announce(&stage->shared->last);
@@ -225,10 +266,13 @@ static void check_remains(struct sweep *sweep, const struct scenario *scenario, 
                         remains->died);
     uint32_t readers = atomic_load(&shared->readers) - atomic_load(&shared->victim_reads);
     uint32_t writer = atomic_load(&shared->writer);
+    uint32_t updater = atomic_load(&shared->updater);
     if (remains->owns && remains->died && !scenario_died_meanwhile(scenario) &&
         ((writer != 0 && writer != remains->slot) || readers != 0))
         stage_violation(stage, "double grant: slot %u writes and %u read beside the victim", writer,
                         readers);
+    if (remains->owns && updater != 0 && updater != remains->slot)
+        stage_violation(stage, "double grant: slot %u is for update beside the victim", updater);
 }
 
 /* --- After --- */
@@ -240,6 +284,8 @@ static void plant_before(struct sweep *sweep)
     /* The owner lives, if it is one of the crowd; others come in beside it. */
     if (sweep->planted == BREAK_ALIVE && (word & LKI_ID_MASK) != 0)
         atomic_fetch_and(&hot_of(sweep)->word, ~LKI_ID_MASK);
+    if (sweep->planted == BREAK_UPDATE && (word & LKI_ID_MASK) == victim_id(sweep->victim))
+        atomic_fetch_and(&hot_of(sweep)->word, ~LKI_UPDATE);
 }
 
 static void plant_after(struct sweep *sweep, const struct remains *remains, uint32_t cell)
@@ -268,9 +314,12 @@ static void check_record(struct sweep *sweep, const struct remains *remains)
     const struct lki_lock_cold *cold = &stage->area.cold[STAGE_LOCK];
     if (!remains->owns || !remains->died)
         return;
-    if (cold->recovery_token != remains->sequence)
-        stage_violation(stage, "record: the token is %llu instead of %llu",
-                        (unsigned long long)cold->recovery_token,
+    /* An owner for update wrote nothing. One that drains did not either, but the repair cannot tell. */
+    bool ours = cold->recovery_token == remains->sequence;
+    bool older = cold->recovery_token == sweep->blamed;
+    if (remains->updates ? !older : !ours && !(remains->drains && older))
+        stage_violation(stage, "record: the token is %llu, after %llu and %llu",
+                        (unsigned long long)cold->recovery_token, (unsigned long long)sweep->blamed,
                         (unsigned long long)remains->sequence);
     bool first = cold->recovery_dirty_offset == 1000 && cold->recovery_dirty_length == 1;
     bool second = cold->recovery_dirty_offset == 100 && cold->recovery_dirty_length == 28;
@@ -354,7 +403,8 @@ static void probe(struct sweep *sweep, uint32_t lock, bool died)
     lki_lock_release(prober, lock);
     if (lki_lock_try(prober, lock, LKI_MODE_SHARED, LKI_HOLD_DATA) != LKI_TAKEN ||
         lki_lock_release(prober, lock) != LKI_RELEASED ||
-        lki_lock_try(prober, lock, LKI_MODE_EXCLUSIVE, LKI_HOLD_DATA) != LKI_TAKEN ||
+        lki_lock_try(prober, lock, LKI_MODE_UPDATE, LKI_HOLD_DATA) != LKI_TAKEN ||
+        lki_lock_upgrade_try(prober, lock, LKI_HOLD_DATA) != LKI_TAKEN ||
         lki_lock_release(prober, lock) != LKI_RELEASED)
         stage_violation(stage, "stuck: the lock %u does not work any more", lock);
     uint32_t word = atomic_load(&stage->area.hot[lock].word);
@@ -421,8 +471,11 @@ void sweep_kill(struct sweep *sweep, const struct scenario *scenario, enum sweep
         let_come(sweep);
     if (end == TRACER_REACHED && at == SWEEP_PAST_POINT && !sweep->stuck) {
         go_on(sweep, scenario, pid);
+        check_sleepers(sweep, scenario);
         end = TRACER_FINISHED;
     }
+    if (at == SWEEP_AT_END && !scenario->bias)
+        check_sleepers(sweep, scenario);
     struct remains remains = kill_it(sweep, scenario, pid, end);
     if (at != SWEEP_RECORD) {
         bool meant = end == TRACER_REACHED || at == SWEEP_AT_END || at == SWEEP_PAST_POINT;

@@ -29,6 +29,7 @@ enum sweep_break { /* mistakes that can be planted, to see that they are found *
                    BREAK_CELL,    /* a dead reader stays */
                    BREAK_BIAS,    /* the repair takes the mark of readers without fences away */
                    BREAK_BARRIER, /* writers do not make them seen */
+                   BREAK_UPDATE,  /* the repair takes an owner for update for a writer */
 };
 
 struct sweep {
@@ -44,6 +45,9 @@ struct sweep {
     uint64_t biased;  /* killed while it owned the lock and had not yet seen all readers */
     uint64_t inside;  /* killed while it owned the lock */
     uint64_t damaged; /* and somebody had to be told */
+    uint64_t updates; /* killed while it owned the lock for update */
+    uint64_t token;   /* the sequence right before the call */
+    uint64_t blamed;  /* the token of the damage before, if there was any */
     bool stuck;       /* nothing can go on */
 };
 

@@ -123,7 +123,16 @@ static void do_before(const struct victim *victim, const struct scenario *scenar
         read_once(lock);
         lki_bias_reads = 1;
         break;
+    case BEFORE_U:
+        must(lk_lock_acquire(lock, LK_UPDATE, 0));
+        break;
     }
+}
+
+static int take_and_upgrade(struct lk_lock *lock)
+{
+    int r = lk_lock_acquire(lock, LK_UPDATE, LK_WAIT_FOREVER);
+    return r < 0 ? r : lk_lock_upgrade(lock, LK_WAIT_FOREVER);
 }
 
 static int do_call(struct lk_lock *lock, enum scenario_call call, uint64_t expiry_ns)
@@ -157,6 +166,24 @@ static int do_call(struct lk_lock *lock, enum scenario_call call, uint64_t expir
     case CALL_CLOSE_HANDLE:
         (void)lk_lock_close(lock);
         return 0;
+    case CALL_U:
+        return lk_lock_acquire(lock, LK_UPDATE, LK_WAIT_FOREVER);
+    case CALL_TRY_U:
+        return lk_lock_acquire(lock, LK_UPDATE, 0);
+    case CALL_TIMED_U:
+        return lk_lock_acquire(lock, LK_UPDATE, expiry_ns);
+    case CALL_U_UPGRADE:
+        return take_and_upgrade(lock);
+    case CALL_UPGRADE:
+        return lk_lock_upgrade(lock, LK_WAIT_FOREVER);
+    case CALL_TRY_UPGRADE:
+        return lk_lock_upgrade(lock, 0);
+    case CALL_TIMED_UPGRADE:
+        return lk_lock_upgrade(lock, expiry_ns);
+    case CALL_DOWN_U:
+        return lk_lock_downgrade(lock, LK_UPDATE);
+    case CALL_DOWN_S:
+        return lk_lock_downgrade(lock, LK_SHARED);
     }
     return -1;
 }
