@@ -532,7 +532,11 @@ static bool receive_one(struct lkd_connection *connection)
     case -EAGAIN:
         return false;
     case 0:
-        lose(connection, NULL);
+        /* Most often the process has ended: then somebody may wait for what it held, and what there is
+         * to do about the connection comes after that. */
+        lkd_link_look(daemon, connection->peer.session);
+        if (!connection->closing)
+            lose(connection, NULL);
         return false;
     case -EMFILE:
         refuse_for_fds(connection, &message);

@@ -271,6 +271,13 @@ void lkd_link_watch(struct lkd_daemon *daemon, uint64_t session)
         lkd_watched_start(link->process); /* does nothing the second time */
 }
 
+void lkd_link_look(struct lkd_daemon *daemon, uint64_t session)
+{
+    struct lkd_link *link = find(daemon, session);
+    if (link != NULL)
+        lkd_watched_look(link->process);
+}
+
 void lkd_links_hear_last(struct lkd_watched *process)
 {
     uint32_t records_left = LKD_LAST_RECORDS_MAX;

@@ -35,6 +35,9 @@ void lkd_link_introduce(struct lkd_daemon *daemon, uint64_t session);
  * accepting, since before it has an attachment its end leaves nothing behind. */
 void lkd_link_watch(struct lkd_daemon *daemon, uint64_t session);
 
+/* Whether the process of the session has ended is seen now, if it has: that is told as ever. */
+void lkd_link_look(struct lkd_daemon *daemon, uint64_t session);
+
 /* The connection of a session, or NULL. */
 struct lkd_connection *lkd_link_connection(struct lkd_daemon *daemon, uint64_t session);
 

@@ -180,7 +180,7 @@ static void on_process_ended(struct lkd_watched *process, void *user)
     struct lkd_daemon *daemon = user;
     lkd_links_hear_last(process); /* what it released is not what it died with */
     lkd_core_process_ended(daemon->core, lkd_watched_number(process), lki_clock_now_ns());
-    lkd_daemon_settle(daemon);
+    tick(daemon); /* the first slice of the repair at once: most often it is all there is */
 }
 
 static int make_core(struct lkd_daemon *daemon)

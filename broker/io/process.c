@@ -101,6 +101,12 @@ static bool has_ended(const struct lkd_watched *process)
     return poll_end(process) > 0;
 }
 
+void lkd_watched_look(struct lkd_watched *process)
+{
+    if (has_ended(process))
+        say_ended(process);
+}
+
 /* Whether the pid still means this process, for certain: a pid is given again only after its process
  * was reaped, and then the pidfd is readable. */
 static bool is_unreaped(const struct lkd_watched *process)
