@@ -110,8 +110,11 @@ static void perform(struct play_native *native, uint32_t what, uint32_t lock, bo
     switch (what >> 3 & 7) {
     case 0:
     case 1:
-        if (!waits)
-            try_lock(&native->party, lock, mode, hold, what);
+        if (waits)
+            break;
+        try_lock(&native->party, lock, mode, hold, what);
+        if (update && what & 1)
+            change(native, what, lock, deadline_ns);
         break;
     case 2:
     case 3:
