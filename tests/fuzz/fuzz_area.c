@@ -89,19 +89,42 @@ static void take_shared_fast(struct lki_party *party, uint8_t how, uint32_t lock
         lki_lock_bias(party, lock);
 }
 
-static void take(struct lki_party *party, struct lki_wait *wait, uint8_t how, uint32_t lock)
+static void take(struct lki_party *party, struct lki_wait *wait, uint8_t how, uint32_t lock,
+                 bool update)
 {
-    enum lki_mode mode = how & 1 ? LKI_MODE_EXCLUSIVE : LKI_MODE_SHARED;
+    enum lki_mode mode = update ? LKI_MODE_UPDATE : how & 1 ? LKI_MODE_EXCLUSIVE : LKI_MODE_SHARED;
     enum lki_hold hold = how & 2 ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
     uint64_t deadline_ns = how & 4 ? field.now_ns + (how >> 4) * LKI_NS_PER_MS : LKI_TIME_NEVER;
     if (wait->phase != LKI_WAIT_PHASE_ENDED)
         step_wait(wait, LKI_SLEEP);
     else if (how & 8 && mode == LKI_MODE_EXCLUSIVE)
         (void)lki_fast_take_exclusive(party, lock, hold);
-    else if (how & 8)
+    else if (how & 8 && mode == LKI_MODE_SHARED)
         take_shared_fast(party, how, lock);
     else if (lki_lock_try(party, lock, mode, hold) == LKI_BUSY)
         step_wait(wait, lki_wait_begin(wait, party, lock, mode, hold, field.now_ns, deadline_ns));
+}
+
+static void change(struct lki_party *party, struct lki_wait *wait, uint8_t how, uint32_t lock)
+{
+    enum lki_hold hold = how & 8 ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
+    uint64_t deadline_ns = how & 4 ? field.now_ns + (how >> 4) * LKI_NS_PER_MS : LKI_TIME_NEVER;
+    if (wait->phase != LKI_WAIT_PHASE_ENDED)
+        return;
+    switch (how & 3) {
+    case 0:
+        (void)lki_lock_upgrade_try(party, lock, hold);
+        break;
+    case 1:
+        step_wait(wait, lki_wait_begin_upgrade(wait, party, lock, hold, field.now_ns, deadline_ns));
+        break;
+    case 2:
+        (void)lki_lock_downgrade(party, lock, LKI_MODE_UPDATE);
+        break;
+    default:
+        (void)lki_lock_downgrade(party, lock, LKI_MODE_SHARED);
+        break;
+    }
 }
 
 /* What the broker does for a driver that died: a fresh party, and on from what stands there. */
@@ -163,16 +186,17 @@ static void call(void)
     uint32_t slot = 1 + where % SLOTS, lock = where / SLOTS % LOCKS;
     struct lki_party *party = &field.parties[slot];
     struct lki_wait *wait = &field.waits[slot];
+    bool update = where / SLOTS / LOCKS % 2;
     field.steps = 0;
     switch (what % 16) {
     case 0:
     case 1:
     case 2:
     case 3:
-        take(party, wait, how, lock);
+        take(party, wait, how, lock, update);
         break;
     case 4:
-        lki_wait_give_up(wait);
+        update ? change(party, wait, how, lock) : lki_wait_give_up(wait);
         break;
     case 5:
         if ((!(how & 1) || !lki_fast_release_exclusive(party, lock)) &&

@@ -77,25 +77,50 @@ static void try_lock(struct lki_party *party, uint32_t lock, enum lki_mode mode,
         lki_lock_bias(party, lock);
 }
 
-static void perform(struct play_native *native, uint32_t what, uint32_t lock)
+static void change(struct play_native *native, uint32_t what, uint32_t lock, uint64_t deadline_ns)
+{
+    struct lki_sleep sleep;
+    switch (what >> 1 & 3) {
+    case 0:
+        (void)lki_lock_upgrade_try(&native->party, lock, LKI_HOLD_DATA);
+        break;
+    case 1:
+        if (lki_wait_begin_upgrade(&native->wait, &native->party, lock, LKI_HOLD_DATA, world.now_ns,
+                                   deadline_ns) == LKI_SLEEP)
+            (void)lki_wait_step(&native->wait, world.now_ns, &sleep);
+        break;
+    case 2:
+        (void)lki_lock_downgrade(&native->party, lock, LKI_MODE_UPDATE);
+        break;
+    default:
+        (void)lki_lock_downgrade(&native->party, lock, LKI_MODE_SHARED);
+        break;
+    }
+}
+
+static void perform(struct play_native *native, uint32_t what, uint32_t lock, bool update)
 {
     struct lki_sleep sleep;
     uint64_t version;
     uint8_t copy[16];
-    enum lki_mode mode = what & 1 ? LKI_MODE_EXCLUSIVE : LKI_MODE_SHARED;
+    enum lki_mode mode = update ? LKI_MODE_UPDATE : what & 1 ? LKI_MODE_EXCLUSIVE : LKI_MODE_SHARED;
+    uint64_t deadline_ns = what & 64 ? LKI_TIME_NEVER : world.now_ns + LKI_NS_PER_MS;
     enum lki_hold hold = (what & 6) == 6 ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
     bool waits = native->wait.phase != LKI_WAIT_PHASE_ENDED;
     switch (what >> 3 & 7) {
     case 0:
     case 1:
-        if (!waits)
-            try_lock(&native->party, lock, mode, hold, what);
+        if (waits)
+            break;
+        try_lock(&native->party, lock, mode, hold, what);
+        if (update && what & 1)
+            change(native, what, lock, deadline_ns);
         break;
     case 2:
     case 3:
         if (!waits && lki_lock_held_by(&native->party, lock) == 0 &&
             lki_wait_begin(&native->wait, &native->party, lock, mode, hold, world.now_ns,
-                           what & 64 ? LKI_TIME_NEVER : world.now_ns + LKI_NS_PER_MS) == LKI_SLEEP)
+                           deadline_ns) == LKI_SLEEP)
             (void)lki_wait_step(&native->wait, world.now_ns, &sleep);
         break;
     case 4:
@@ -105,6 +130,8 @@ static void perform(struct play_native *native, uint32_t what, uint32_t lock)
     case 5:
         if (waits)
             lki_wait_give_up(&native->wait);
+        else
+            change(native, what, lock, deadline_ns);
         break;
     case 6:
         if (what & 1 || !lki_fast_release_fenceless(&native->party, lock))
@@ -148,7 +175,7 @@ void play_native_act(struct play_member *member)
     dies_in = how >= 240 ? 1 + fuzz_below(stage.input, 40) : 0;
     in_native = true;
     if (setjmp(death) == 0)
-        perform(native, what, how % PLAY_LOCKS);
+        perform(native, what, how % PLAY_LOCKS, how / PLAY_LOCKS % 4 == 3);
     else
         kill_process_of(member);
     in_native = false;
@@ -183,6 +210,10 @@ void play_check_exclusion(void)
         for (uint32_t lock = 0; lock < PLAY_LOCKS; lock++) {
             struct lki_lock_state state;
             lki_lock_look(&area, lock, &state);
+            FUZZ_CHECK(!(state.word & LKI_UPDATE) || state.word & LKI_ID_MASK,
+                       "lock %u of segment %u is for update, and free", lock, number);
+            FUZZ_CHECK(!(state.word & LKI_UPDATE) || state.word & LKI_DIED || !(state.sequence & 1),
+                       "lock %u of segment %u is for update, and its data is torn", lock, number);
             const struct lki_attachment *owner =
                 lki_area_attachment(&area, state.word & LKI_ID_MASK);
             if (!owner || !(state.sequence & 1) || state.word & LKI_DIED ||

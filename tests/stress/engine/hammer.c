@@ -43,6 +43,8 @@ struct worker {
     struct lki_party party;
     uint64_t random;
     uint64_t writes[LOCKS];
+    uint64_t updates[LOCKS]; /* holds for update: each raises the sequence once more */
+    uint64_t upgrades, kept, downgrades;
     uint64_t reads, fenceless, valid, void_reads, timed_out, busy, naps, deaths, told;
     uint32_t generation;
     bool dead; /* guarded by the morgue */
@@ -50,6 +52,7 @@ struct worker {
 
 #define DEATH_IN UINT64_C(512) /* one of so many chances is taken */
 #define BIAS_IN UINT64_C(4)    /* one of so many readers with a fence spares the next ones theirs */
+#define UP_TRY UINT64_C(4)     /* one of so many upgrades does not wait */
 #define DEAD LKI_STALE         /* of acquire(): the party died in its wait */
 
 /* Where the dead wait for the broker. */
@@ -124,23 +127,25 @@ static bool release_shared(struct worker *self, uint32_t lock)
            lki_fast_release_shared(&self->party, lock);
 }
 
-static enum lki_verdict acquire(struct worker *self, uint32_t lock, enum lki_mode mode,
-                                uint64_t timeout_ns)
+static bool acquire_fast(struct worker *self, uint32_t lock, enum lki_mode mode)
 {
-    struct lki_wait wait;
-    struct lki_sleep sleep;
+    switch (mode) {
+    case LKI_MODE_SHARED:
+        return acquire_shared(self, lock);
+    case LKI_MODE_EXCLUSIVE:
+        return lki_fast_take_exclusive(&self->party, lock, LKI_HOLD_DATA);
+    case LKI_MODE_UPDATE:
+        break;
+    }
+    return false;
+}
 
-    if (mode == LKI_MODE_SHARED ? acquire_shared(self, lock)
-                                : lki_fast_take_exclusive(&self->party, lock, LKI_HOLD_DATA))
-        return LKI_TAKEN;
-    enum lki_verdict verdict = lki_lock_try(&self->party, lock, mode, LKI_HOLD_DATA);
-    if (verdict != LKI_BUSY || timeout_ns == 0)
-        return verdict;
-    uint64_t now_ns = lki_clock_now_ns();
-    verdict = lki_wait_begin(&wait, &self->party, lock, mode, LKI_HOLD_DATA, now_ns,
-                             lki_time_add(now_ns, timeout_ns));
+static enum lki_verdict go_on_waiting(struct worker *self, struct lki_wait *wait,
+                                      enum lki_verdict verdict)
+{
+    struct lki_sleep sleep;
     while (verdict == LKI_SLEEP) {
-        verdict = lki_wait_step(&wait, lki_clock_now_ns(), &sleep);
+        verdict = lki_wait_step(wait, lki_clock_now_ns(), &sleep);
         if (verdict == LKI_SLEEP) {
             self->naps++;
             futex_sleep(&sleep);
@@ -151,10 +156,40 @@ static enum lki_verdict acquire(struct worker *self, uint32_t lock, enum lki_mod
     return verdict;
 }
 
+static enum lki_verdict acquire(struct worker *self, uint32_t lock, enum lki_mode mode,
+                                uint64_t timeout_ns)
+{
+    struct lki_wait wait;
+
+    if (acquire_fast(self, lock, mode))
+        return LKI_TAKEN;
+    enum lki_verdict verdict = lki_lock_try(&self->party, lock, mode, LKI_HOLD_DATA);
+    if (verdict != LKI_BUSY || timeout_ns == 0)
+        return verdict;
+    uint64_t now_ns = lki_clock_now_ns();
+    verdict = lki_wait_begin(&wait, &self->party, lock, mode, LKI_HOLD_DATA, now_ns,
+                             lki_time_add(now_ns, timeout_ns));
+    return go_on_waiting(self, &wait, verdict);
+}
+
+static enum lki_verdict upgrade(struct worker *self, uint32_t lock)
+{
+    struct lki_wait wait;
+    uint64_t random = next_random(self);
+
+    enum lki_verdict verdict = lki_lock_upgrade_try(&self->party, lock, LKI_HOLD_DATA);
+    if (verdict != LKI_BUSY || random % UP_TRY == 0)
+        return verdict;
+    uint64_t now_ns = lki_clock_now_ns();
+    uint64_t deadline_ns = random >> 32 & 1 ? LKI_TIME_NEVER : now_ns + 20 * LKI_NS_PER_US;
+    verdict = lki_wait_begin_upgrade(&wait, &self->party, lock, LKI_HOLD_DATA, now_ns, deadline_ns);
+    return go_on_waiting(self, &wait, verdict);
+}
+
 static void release(struct worker *self, uint32_t lock, enum lki_mode mode)
 {
-    if (mode == LKI_MODE_EXCLUSIVE ? lki_fast_release_exclusive(&self->party, lock)
-                                   : release_shared(self, lock))
+    if ((mode == LKI_MODE_EXCLUSIVE && lki_fast_release_exclusive(&self->party, lock)) ||
+        (mode == LKI_MODE_SHARED && release_shared(self, lock)))
         return;
     if (lki_lock_release(&self->party, lock) != LKI_RELEASED)
         fail("its holder could not release it", lock);
@@ -292,6 +327,56 @@ static void *run_broker(void *unused)
 
 /* --- the workers --- */
 
+/* The mode that it has then; 0: it died. */
+static int downgrade(struct worker *self, uint32_t lock, enum lki_mode mode)
+{
+    if (lki_lock_downgrade(&self->party, lock, mode) != LKI_TAKEN)
+        fail("its holder could not downgrade it", lock);
+    self->downgrades++;
+    read_inside(self, lock); /* nobody has written in between */
+    return (int)mode;
+}
+
+/* Of an owner for update: what it read is what it finds when it is exclusive. */
+static int update(struct worker *self, uint32_t lock, bool died)
+{
+    uint64_t seen = guarded[lock].sum[0];
+
+    if (!died)
+        read_inside(self, lock);
+    enum lki_verdict verdict = upgrade(self, lock);
+    if (verdict == DEAD) {
+        die(self);
+        return 0;
+    }
+    if (verdict == LKI_BUSY || verdict == LKI_TIMED_OUT) {
+        self->kept++;
+        self->updates[lock] += died; /* its release raises an odd sequence */
+        return !died && next_random(self) & 1 ? downgrade(self, lock, LKI_MODE_SHARED)
+                                              : LKI_MODE_UPDATE;
+    }
+    if ((verdict == LKI_TAKEN_DIED) != died || (verdict != LKI_TAKEN && verdict != LKI_TAKEN_DIED))
+        fail("an upgrade gave a verdict that cannot be", lock);
+    if (guarded[lock].sum[0] != seen)
+        fail("somebody has written beside an owner for update", lock);
+    self->upgrades++;
+    if (died)
+        repair_data(self, lock);
+    write_inside(self, lock);
+    return LKI_MODE_EXCLUSIVE;
+}
+
+/* What is left of an exclusive hold, or of one for update that was one. */
+static int come_down(struct worker *self, uint32_t lock, int mode)
+{
+    uint64_t random = next_random(self);
+    if (mode == LKI_MODE_EXCLUSIVE && random % 8 == 0)
+        mode = downgrade(self, lock, LKI_MODE_UPDATE);
+    if (mode == LKI_MODE_EXCLUSIVE && random % 8 == 1)
+        mode = downgrade(self, lock, LKI_MODE_SHARED);
+    return mode;
+}
+
 static void hold(struct worker *self, uint32_t lock, enum lki_mode mode, uint64_t timeout_ns)
 {
     enum lki_verdict verdict = acquire(self, lock, mode, timeout_ns);
@@ -316,19 +401,25 @@ static void hold(struct worker *self, uint32_t lock, enum lki_mode mode, uint64_
         fail("a verdict that cannot be", lock);
         return;
     }
+    self->updates[lock] += mode == LKI_MODE_UPDATE;
     if (next_random(self) % DEATH_IN == 0) {
         if (mode == LKI_MODE_EXCLUSIVE)
             die_writing(self, lock);
         die(self);
         return;
     }
+    int held = (int)mode;
     if (mode == LKI_MODE_EXCLUSIVE)
         write_inside(self, lock);
+    else if (mode == LKI_MODE_UPDATE)
+        held = update(self, lock, verdict == LKI_TAKEN_DIED);
     else if (verdict == LKI_TAKEN)
         read_inside(self, lock);
+    held = come_down(self, lock, held);
     if (next_random(self) % 64 == 0)
         sched_yield(); /* be caught inside now and then */
-    release(self, lock, mode);
+    if (held != 0)
+        release(self, lock, (enum lki_mode)held);
 }
 
 static void *work(void *argument)
@@ -340,8 +431,11 @@ static void *work(void *argument)
         uint32_t lock = (uint32_t)(random >> 32) % LOCKS;
         switch (random >> 48 & 7) {
         case 0:
-        case 1:
             hold(self, lock, LKI_MODE_EXCLUSIVE, LKI_TIME_NEVER);
+            break;
+        case 1:
+            hold(self, lock, LKI_MODE_UPDATE,
+                 random >> 52 & 3 ? LKI_TIME_NEVER : 20 * LKI_NS_PER_US);
             break;
         case 2:
         case 3:
@@ -367,7 +461,7 @@ static void *work(void *argument)
 static void check_lock(uint32_t lock)
 {
     struct lki_lock_state state;
-    uint64_t writes = 0;
+    uint64_t writes = 0, updates = 0;
 
     /* The last death may not have been mended. */
     if (lki_lock_try(&workers[0].party, lock, LKI_MODE_EXCLUSIVE, LKI_HOLD_DATA) == LKI_TAKEN_DIED)
@@ -379,14 +473,16 @@ static void check_lock(uint32_t lock)
     lki_lock_look(&area, lock, &state);
     if (state.word != 0 || state.readers != 0 || state.waiters != 0)
         fail("something is left behind", lock);
-    for (unsigned i = 0; i < THREADS; i++)
+    for (unsigned i = 0; i < THREADS; i++) {
         writes += workers[i].writes[lock];
+        updates += workers[i].updates[lock];
+    }
     for (unsigned i = 0; i < CELLS; i++) {
         if (guarded[lock].sum[i] != writes)
             fail("a write was lost", lock);
     }
-    if (state.sequence != TOKEN_START + 2 * writes)
-        fail("the sequence does not count the writes", lock);
+    if (state.sequence != TOKEN_START + 2 * (writes + updates))
+        fail("the sequence does not count the writes and the holds for update", lock);
 }
 
 static void run_round(uint64_t patience_ns, uint64_t for_ns, uint64_t seed)
@@ -429,6 +525,9 @@ static void run_round(uint64_t patience_ns, uint64_t for_ns, uint64_t seed)
         pthread_join(workers[i].thread, NULL);
         for (uint32_t lock = 0; lock < LOCKS; lock++)
             writes += workers[i].writes[lock];
+        total.upgrades += workers[i].upgrades;
+        total.kept += workers[i].kept;
+        total.downgrades += workers[i].downgrades;
         total.reads += workers[i].reads;
         total.fenceless += workers[i].fenceless;
         total.valid += workers[i].valid;
@@ -448,15 +547,18 @@ static void run_round(uint64_t patience_ns, uint64_t for_ns, uint64_t seed)
         check_lock(lock);
     printf("patience %llu us: writes %llu, reads %llu (%llu without a fence), optimistic %llu "
            "valid %llu void, "
-           "timed out %llu, busy %llu, naps %llu, deaths %llu, told %llu\n",
+           "upgrades %llu (%llu not), downgrades %llu, timed out %llu, busy %llu, naps %llu, "
+           "deaths %llu, told %llu\n",
            (unsigned long long)(patience_ns / LKI_NS_PER_US), (unsigned long long)writes,
            (unsigned long long)total.reads, (unsigned long long)total.fenceless,
            (unsigned long long)total.valid, (unsigned long long)total.void_reads,
-           (unsigned long long)total.timed_out, (unsigned long long)total.busy,
-           (unsigned long long)total.naps, (unsigned long long)total.deaths,
-           (unsigned long long)total.told);
+           (unsigned long long)total.upgrades, (unsigned long long)total.kept,
+           (unsigned long long)total.downgrades, (unsigned long long)total.timed_out,
+           (unsigned long long)total.busy, (unsigned long long)total.naps,
+           (unsigned long long)total.deaths, (unsigned long long)total.told);
     if ((area.bias && total.fenceless == 0) || writes == 0 || total.reads == 0 ||
-        total.valid == 0 || total.naps == 0 || total.told == 0)
+        total.valid == 0 || total.naps == 0 || total.told == 0 || total.upgrades == 0 ||
+        total.kept == 0 || total.downgrades == 0)
         fail("the round did not do what it is for", 0);
     free(memory);
 }
