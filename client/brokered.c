@@ -90,7 +90,10 @@ int lki_brokered_change(struct lk_lock *lock, enum lki_message_type type, uint64
                         .lock = lock->index,
                         .attachment = lock->held_id,
                         .offset = offset,
-                        .length_bytes = length_bytes},
+                        .length_bytes = length_bytes,
+                        .to_exit = type == LKI_REQUEST_MARK_CONSISTENT &&
+                                   lock->segment->broker_minor >= LKI_PROTOCOL_MINOR_TO_EXIT &&
+                                   lock->held_mode & LK_TO_EXIT},
     };
     /* Not sent: the call below finds out why. */
     if (type == LKI_REQUEST_RELEASE && may_release_one_way(lock) &&

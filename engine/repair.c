@@ -72,7 +72,10 @@ static void clear_facts(struct lki_repair *repair)
     if (!attachment)
         return;
     /* seq_cst as the owner's own changes: [wait-word], [cell-word] */
-    if (atomic_load_explicit(&attachment->wait, memory_order_seq_cst)) {
+    uint64_t wait = atomic_load_explicit(&attachment->wait, memory_order_seq_cst);
+    if (wait) {
+        if ((wait & LKI_WAIT_KIND_MASK) == LKI_WAIT_DRAINING)
+            repair->drained = lki_wait_lock(wait) + 1;
         note_owing(attachment);
         LKI_STEP("repair_wait");
         atomic_exchange_explicit(&attachment->wait, LKI_WAIT_NONE, memory_order_seq_cst);
@@ -133,7 +136,8 @@ static void free_dead_word(struct lki_repair *repair, uint32_t lock, const struc
     /* relaxed: its writer has ended, and its end is how we know */
     uint64_t sequence = atomic_load_explicit(&hot->sequence, memory_order_relaxed);
     bool damaged = sequence & 1;
-    if (damaged && !(word & LKI_UPDATE)) /* else the damage is older, and so is who did it */
+    /* Else the damage is older, and so is who did it. (A repair begun anew does not know who drained.) */
+    if (damaged && !(word & LKI_UPDATE) && repair->drained != lock + 1)
         record(area, lock, sequence, death);
     while (lki_word_id(word) == repair->id) {
         /* READ: it may have taken the word from under readers. PARKED and FAIR: it may have died

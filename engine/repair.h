@@ -31,6 +31,7 @@ struct lki_repair {
     uint32_t freed;     /* locks that it owned */
     uint32_t damaged;   /* of these: with an odd sequence */
     bool facts_cleared; /* its wait and its cells */
+    uint32_t drained;   /* 1 + the lock that it owned and had not written under yet; 0: none */
 };
 
 /* Makes slot live: writes flags and the id of its next generation. The slot is free: never given,

@@ -14,9 +14,10 @@
 #define LKI_PROTOCOL_MAJOR 1
 /* 1: DEADLOCK_CHECK, and the listing GRAPH. 2: RESUMED and RESUME, MONITOR and EVENT, leases in
  * OPEN, FORCE_RELEASE. 3: BARRIER. 4: one_way in
- * GRANTED and RELEASE, CHANGE_MODE, ACQUIRE for update, protocol_minor in OPENED */
+ * GRANTED and RELEASE, to_exit in MARK_CONSISTENT, CHANGE_MODE, ACQUIRE for update, protocol_minor in OPENED */
 #define LKI_PROTOCOL_MINOR 4
 #define LKI_PROTOCOL_MINOR_CHANGE_MODE 4
+#define LKI_PROTOCOL_MINOR_TO_EXIT 4 /* from here on: MARK_CONSISTENT has `to_exit` */
 #define LKI_PROTOCOL_MINOR_ONE_WAY 4 /* from here on: GRANTED and RELEASE have `one_way` */
 
 struct lki_bytes {
@@ -125,6 +126,7 @@ struct lki_hold_ref { /* RELEASE, MARK_CONSISTENT, DECLARE */
     uint64_t offset;     /* DECLARE alone */
     uint64_t length_bytes;
     bool one_way; /* RELEASE alone: there is no answer */
+    bool to_exit; /* MARK_CONSISTENT alone: the hold is one to exit */
 };
 
 struct lki_change_mode {

@@ -55,7 +55,8 @@
     N(attachment)                                                                                  \
     N(offset)                                                                                      \
     N(length_bytes)                                                                                \
-    N(one_way)
+    N(one_way)                                                                                     \
+    N(to_exit)
 
 #define LKI_CHANGE_MODE_FIELDS(N, E, B)                                                            \
     N(segment)                                                                                     \

@@ -97,7 +97,10 @@ void lkd_hold_mark_consistent(struct lkd_core *core, struct lkd_attachment *main
     struct lkd_attachment *place = find_place(core, main, message);
     if (!place)
         return;
-    enum lki_hold hold = place->granted_to_exit ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
+    /* Which kind of hold it is was told with its ACQUIRE, but the place remembers the last one alone. */
+    bool to_exit =
+        place->session->knows_1_4 ? message->as.hold_ref.to_exit : place->granted_to_exit;
+    enum lki_hold hold = to_exit ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
     lkd_hold_answer(core, place, message, lock,
                     lkd_hold_is_meant(place, lock, message->id) &&
                         lki_lock_mark_consistent(&place->party, lock, hold) == LKI_TAKEN);

@@ -100,7 +100,7 @@ void lkd_wait_retire(struct lkd_core *core, struct lkd_attachment *attachment, u
  * asynchronous one may be followed by a native acquire, which does not go through the broker. */
 static bool may_release_one_way(const struct lkd_attachment *attachment, enum lki_status status)
 {
-    return attachment->session->one_way && status == LKI_STATUS_OK && !lkd_is_extra(attachment) &&
+    return attachment->session->knows_1_4 && status == LKI_STATUS_OK && !lkd_is_extra(attachment) &&
            attachment->segment->on_expiry != LK_EXPIRY_FENCE;
 }
 

@@ -331,7 +331,8 @@ static void send_opened(struct opening *opening, const struct lkd_attachment *at
         .area_bytes = segment->spec.area_bytes,
         .data_bytes_max = segment->data_bytes_max,
         .flags = segment->flags,
-        .protocol_minor = LKI_PROTOCOL_MINOR,
+        /* Who is older does not know the field, and would take the record for damaged. */
+        .protocol_minor = opening->session->knows_1_4 ? LKI_PROTOCOL_MINOR : 0,
     };
 }
 

@@ -415,8 +415,8 @@ bool lkd_session_greet(struct lkd_core *core, struct lkd_session *session,
         return false;
     }
     enter(session, LKD_SESSION_OPEN);
-    session->one_way = hello->protocol_minor >= LKI_PROTOCOL_MINOR_ONE_WAY;
-    note(session, LKD_SESSION_GREETED | (session->one_way ? LKD_SESSION_ONE_WAY : 0));
+    session->knows_1_4 = hello->protocol_minor >= LKI_PROTOCOL_MINOR_ONE_WAY;
+    note(session, LKD_SESSION_GREETED | (session->knows_1_4 ? LKD_SESSION_ONE_WAY : 0));
     return true;
 }
 
@@ -497,7 +497,7 @@ struct lkd_session *lkd_session_adopt(struct lkd_core *core, struct lkd_session_
         session->state = LKD_SESSION_LOST;
     else if (flags & LKD_SESSION_GREETED)
         session->state = LKD_SESSION_OPEN;
-    session->one_way = flags & LKD_SESSION_ONE_WAY;
+    session->knows_1_4 = flags & LKD_SESSION_ONE_WAY;
     session->resuming = session->state != LKD_SESSION_LOST;
     session->process = process;
     lki_list_append(&process->sessions, &session->of_process);

@@ -101,7 +101,7 @@ struct lkd_session {
     bool adopted;
     bool resuming;  /* RESUME has not come: nothing is answered, all of it will be asked again */
     bool repeating; /* the request at hand is doubtful */
-    bool one_way;   /* it knows releases that are not answered */
+    bool knows_1_4; /* its HELLO says so: one_way, to_exit, protocol_minor */
     uint64_t unanswered; /* the last request, if it is such a release; else 0 */
     uint64_t doubtful_until;
     uint64_t goodbye_request;

@@ -73,6 +73,7 @@ static void hold_fields(const struct lki_hold_ref *hold)
     number("offset", hold->offset);
     number("length_bytes", hold->length_bytes);
     number("one_way", hold->one_way);
+    number("to_exit", hold->to_exit);
 }
 
 static void opened_fields(const struct lki_opened *opened)

@@ -247,8 +247,7 @@ static void mark(struct thread *thread, struct hold *hold)
     int r = lk_lock_mark_consistent(lock_of(thread, hold));
     expect(r == 0, thread, r);
     oracle_marked(&hold->told);
-    if (is_native(lock_of(thread, hold)))
-        oracle_check_mark(&hold->told, lk_lock_token(lock_of(thread, hold)));
+    oracle_check_mark(&hold->told, lk_lock_token(lock_of(thread, hold)));
     hold->damaged = false;
 }
 

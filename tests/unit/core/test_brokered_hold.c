@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "broker/core/session.h"
 #include "common/clock.h"
 
 #define X LKI_MODE_EXCLUSIVE
@@ -106,6 +107,34 @@ Test(brokered_hold, detaching_from_one_segment_cancels_no_wait_for_another)
     cr_assert(eq(ptr, (void *)reply(b, waits), NULL));
     request_hold(a, LKI_REQUEST_RELEASE, segment, 3, place_of(a, held));
     EXPECT_STATUS(b, waits, LKI_STATUS_OK);
+}
+
+/* --- Kinds --- */
+
+Test(brokered_hold, is_marked_as_what_it_was_acquired_as)
+{
+    attach_two(LK_STRICT);
+    struct lkd_session *session = lkd_session_find(world.core, a);
+    session->knows_1_4 = true;
+    for (uint32_t lock = 3; lock <= 4; lock++)
+        request_acquire(b, segment, lock, X, 0);
+    end_process(2);
+    work();
+    uint32_t place = place_of(a, request_acquire(a, segment, 3, X, NEVER));
+    struct lki_message to_exit = {
+        .type = LKI_REQUEST_ACQUIRE,
+        .as.acquire = {
+            .segment = segment, .lock = 4, .mode = X, .to_exit = true, .deadline_ns = NEVER}};
+    EXPECT_STATUS(a, send_message(a, to_exit), LKI_STATUS_OWNER_DIED);
+    for (uint32_t lock = 3; lock <= 4; lock++) {
+        struct lki_message mark =
+            hold_message(LKI_REQUEST_MARK_CONSISTENT, ++world.last_id, lock, place);
+        mark.as.hold_ref.to_exit = lock == 4;
+        send_again(a, &mark);
+        EXPECT_STATUS(a, mark.id, LKI_STATUS_OK);
+        cr_expect(eq(u64, lki_lock_sequence(&native_a.area, lock) & 1, lock == 3),
+                  "odd while data may be written");
+    }
 }
 
 /* --- Scribbles --- */

@@ -40,7 +40,8 @@ Test(identity, a_successor_gives_no_id_that_was_given_before)
     resume(b);
     struct lki_opened after = opened(b, "x", 0);
     cr_expect(eq(u32, after.attachment & LKI_SLOT_MASK, before.attachment & LKI_SLOT_MASK));
-    cr_expect(ne(u32, after.attachment, before.attachment), "the slot's record is gone with its owner");
+    cr_expect(ne(u32, after.attachment, before.attachment),
+              "the slot's record is gone with its owner");
 }
 
 static uint64_t offer(uint64_t session, uint64_t device, uint64_t inode)

@@ -35,7 +35,9 @@ static void attach_two(uint32_t flags)
     const struct lki_opened at = opened(a, "x", LK_CREATE | flags);
     segment = at.segment;
     native_init(&facts, a, &at);
-    opened(b, "x", 0);
+    cr_assert(eq(u32, at.protocol_minor, LKI_PROTOCOL_MINOR));
+    const struct lki_opened older = opened(b, "x", 0);
+    cr_assert(eq(u32, older.protocol_minor, 0), "a field that it does not know");
 }
 
 static const struct lki_granted *granted(uint64_t session, uint64_t id)

@@ -410,6 +410,22 @@ Test(update, damage_stays_with_whoever_did_it)
     check_all_quiet();
 }
 
+Test(update, death_on_the_way_up_over_older_damage_is_not_recorded_over_it)
+{
+    take(ANNA, X);
+    die(ANNA);
+    uint64_t token = area.cold[lock].recovery_token;
+    cr_expect(eq(int, try_lock(BERT, U), LKI_TAKEN_DIED));
+    cr_expect(eq(int, try_lock(CARL, S), LKI_TAKEN_DIED));
+    cr_expect(eq(int, upgrade_until(BERT, LKI_TIME_NEVER), LKI_SLEEP));
+    die(BERT);
+    cr_expect(eq(u64, area.cold[lock].recovery_token, token));
+    cr_expect(eq(int, queue_up(DORA, X), LKI_SLEEP), "Carl is inside");
+    die(DORA);
+    cr_expect(eq(u64, area.cold[lock].recovery_token, token));
+    cr_expect(eq(u32, flags() & LKI_DIED, LKI_DIED));
+}
+
 Test(update, an_unmended_hold_stays_damaged_as_it_is_downgraded)
 {
     take(ANNA, X);
