@@ -120,8 +120,8 @@ void lkd_change_adopt(struct lkd_core *core, struct lkd_attachment *place, uint6
 {
     const struct lkd_attachment_record *record = place->record;
     uint64_t request = atomic_load_explicit(&record->change_request, memory_order_relaxed);
-    enum lki_verdict verdict = lki_wait_resume_upgrade(&place->wait, &place->party, record->lock,
-                                                       now_ns, record->change_deadline_ns);
+    enum lki_verdict verdict = lki_wait_resume_upgrade(
+        &place->wait, &place->party, record->change_lock, now_ns, record->change_deadline_ns);
     if (verdict == LKI_SLEEP) {
         lkd_wait_begin(place, request);
         lkd_wait_wake(core, place);

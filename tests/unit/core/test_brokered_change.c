@@ -173,10 +173,11 @@ Test(brokered_change, is_of_any_lock_that_the_session_holds)
     take_over();
     resume(a);
     resume(b);
-    release(b, two);
     struct lki_message again = change_message(place, X, NEVER);
     again.id = id;
     send_again(a, &again);
+    cr_expect(not(is_answered(a, id)), "a reader is inside");
+    release(b, two);
     EXPECT_STATUS(a, id, LKI_STATUS_OK);
     cr_expect(eq(u32, mode_in_word(), X));
     cr_expect(eq(u32, atomic_load(&native_a.area.hot[1].word) & LKI_ID_MASK, place));
@@ -294,6 +295,23 @@ Test(brokered_change, an_upgrade_goes_on_with_the_next_worker)
     cr_expect(eq(u32, mode_in_word(), X));
     release(b, two);
     EXPECT_STATUS(a, id, LKI_STATUS_OK);
+}
+
+Test(brokered_change, an_asynchronous_hold_outlives_its_upgrade_and_the_worker)
+{
+    attach_two(0);
+    uint32_t place = place_of(a, request_async(a, segment, LOCK, U, NEVER));
+    cr_assert(eq(int, native_try(&native_b, LOCK, S), LKI_TAKEN));
+    struct lki_message again = change_message(place, X, world.now_ns + LKI_NS_PER_MS);
+    again.id = send_message(a, again);
+    replace_worker();
+    send_again(a, &again);
+    cr_expect(eq(u32, mode_in_word(), X));
+    pass(2 * LKI_NS_PER_MS);
+    EXPECT_STATUS(a, again.id, LKI_STATUS_TIMED_OUT);
+    cr_expect(eq(u32, mode_in_word(), U));
+    replace_worker();
+    EXPECT_STATUS(a, release(a, place), LKI_STATUS_OK);
 }
 
 Test(brokered_change, an_upgrade_whose_time_is_over_meanwhile_is_answered_once)
