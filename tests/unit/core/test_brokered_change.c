@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "common/cleanup.h"
 #include "common/clock.h"
 
 #define X LKI_MODE_EXCLUSIVE
@@ -417,6 +418,31 @@ Test(brokered_change, has_its_effect_once_wherever_the_worker_dies)
     die_at_each_step(U, S, false);
     die_at_each_step(X, U, false);
     die_at_each_step(X, S, false);
+}
+
+Test(brokered_change, what_is_not_weaker_is_refused_wherever_the_worker_dies)
+{
+    static const enum lki_mode modes[] = {U, S};
+    for (unsigned i = 0; i < LKI_ARRAY_LENGTH(modes); i++) {
+        bool lives = false;
+        for (uint64_t step = 1; !lives; step++) {
+            attach_two(LK_STRICT);
+            sent = change_message(held(a, modes[i]), modes[i], 0);
+            sent.id = ++world.last_id;
+            world.dies_at = world.steps + step;
+            lives = survives(send_it, NULL);
+            world.dies_at = 0;
+            if (!lives) {
+                take_over();
+                resume(a);
+                if (!is_answered(a, sent.id))
+                    send_again(a, &sent);
+            }
+            EXPECT_STATUS(a, sent.id, LKI_STATUS_NOT_HOLDER);
+            world_teardown();
+            world_setup();
+        }
+    }
 }
 
 Test(brokered_change, an_acquire_for_update_has_its_effect_once_too)
