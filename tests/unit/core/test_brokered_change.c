@@ -366,13 +366,20 @@ static void send_it(void *user)
     send_again(a, &sent);
 }
 
+enum reader {
+    NOBODY_READS,
+    READER_STAYS,
+    READER_LEAVES,
+};
+
 /* From this mode to that one, with the worker dying at each step in turn. */
-static void die_at_each_step(enum lki_mode from, enum lki_mode to, bool reader_leaves)
+static void die_at_each_step(enum lki_mode from, enum lki_mode to, enum reader reader)
 {
+    bool reader_leaves = reader == READER_LEAVES;
     unsigned deaths = 0;
     for (uint64_t step = 1;; step++) {
         attach_two(LK_STRICT);
-        uint32_t one = held(a, from), two = from == U ? held(b, S) : 0;
+        uint32_t one = held(a, from), two = reader != NOBODY_READS ? held(b, S) : 0;
         sent = change_message(one, to, reader_leaves ? NEVER : 0);
         sent.id = ++world.last_id;
         world.dies_at = world.steps + step;
@@ -386,10 +393,10 @@ static void die_at_each_step(enum lki_mode from, enum lki_mode to, bool reader_l
             if (!is_answered(a, sent.id))
                 send_again(a, &sent);
         }
-        if (two && reader_leaves)
+        if (reader_leaves)
             release(b, two);
         work();
-        if (to == X && !reader_leaves) {
+        if (to == X && reader == READER_STAYS) {
             enum lki_status status = status_of(a, sent.id);
             cr_assert(status == LKI_STATUS_BUSY || status == LKI_STATUS_TIMED_OUT, "step %lu: %d",
                       (unsigned long)step, (int)status);
@@ -413,11 +420,12 @@ static void die_at_each_step(enum lki_mode from, enum lki_mode to, bool reader_l
 
 Test(brokered_change, has_its_effect_once_wherever_the_worker_dies)
 {
-    die_at_each_step(U, X, true);
-    die_at_each_step(U, X, false);
-    die_at_each_step(U, S, false);
-    die_at_each_step(X, U, false);
-    die_at_each_step(X, S, false);
+    die_at_each_step(U, X, NOBODY_READS);
+    die_at_each_step(U, X, READER_STAYS);
+    die_at_each_step(U, X, READER_LEAVES);
+    die_at_each_step(U, S, READER_STAYS);
+    die_at_each_step(X, U, NOBODY_READS);
+    die_at_each_step(X, S, NOBODY_READS);
 }
 
 Test(brokered_change, what_is_not_weaker_is_refused_wherever_the_worker_dies)
