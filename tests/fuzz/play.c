@@ -160,6 +160,7 @@ static void learn_granted(const struct play_member *member, const struct lki_mes
     uint32_t at = stage.hold_count++ % 8;
     uint32_t number, lock;
     stage.holds[at].attachment = granted->attachment;
+    stage.holds[at].session = member ? member->session : 0;
     if (!asked_of(member, message->id, &number, &lock))
         return;
     stage.holds[at].segment = number;

@@ -145,6 +145,8 @@ static void fill_change(struct play_member *member, uint32_t at, uint8_t how)
 {
     static const enum lki_mode modes[] = {LKI_MODE_EXCLUSIVE, LKI_MODE_EXCLUSIVE, LKI_MODE_UPDATE,
                                           LKI_MODE_SHARED};
+    for (uint32_t i = 0; i < 8 && stage.holds[at].session != member->session && how != 254; i++)
+        at = (at + 1) % 8; /* else it is nearly always somebody else's */
     sent.type = LKI_REQUEST_CHANGE_MODE;
     sent.as.change_mode = (struct lki_change_mode){.segment = stage.holds[at].segment,
                                                    .lock = stage.holds[at].lock,
