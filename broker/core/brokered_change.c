@@ -120,8 +120,8 @@ void lkd_change_adopt(struct lkd_core *core, struct lkd_attachment *place, uint6
 {
     const struct lkd_attachment_record *record = place->record;
     uint64_t request = atomic_load_explicit(&record->change_request, memory_order_relaxed);
-    enum lki_verdict verdict = lki_wait_resume_upgrade(&place->wait, &place->party, record->lock,
-                                                       now_ns, record->change_deadline_ns);
+    enum lki_verdict verdict = lki_wait_resume_upgrade(
+        &place->wait, &place->party, record->change_lock, now_ns, record->change_deadline_ns);
     if (verdict == LKI_SLEEP) {
         lkd_wait_begin(place, request);
         lkd_wait_wake(core, place);
@@ -132,18 +132,25 @@ void lkd_change_adopt(struct lkd_core *core, struct lkd_attachment *place, uint6
 
 /* --- Weaker --- */
 
+static bool is_weaker(enum lki_mode mode, int held)
+{
+    return held == LKI_MODE_EXCLUSIVE || (held == LKI_MODE_UPDATE && mode == LKI_MODE_SHARED);
+}
+
 static void downgrade(struct lkd_core *core, struct lkd_attachment *place,
                       const struct lki_message *message)
 {
     const struct lki_change_mode *change = &message->as.change_mode;
     uint32_t lock = change->lock;
     enum lki_mode mode = (enum lki_mode)change->mode;
+    int held = lki_lock_held_by(&place->party, lock);
 
-    if (was_begun(place, message->id) && lki_lock_held_by(&place->party, lock) == (int)mode) {
+    if (was_begun(place, message->id) && held == (int)mode) {
         lkd_hold_answer(core, place, message, lock, true);
         return;
     }
-    if (!lkd_hold_is_meant(place, lock, message->id)) {
+    /* Before it is noted: else a successor takes what is refused for done. */
+    if (!lkd_hold_is_meant(place, lock, message->id) || !is_weaker(mode, held)) {
         lkd_hold_answer(core, place, message, lock, false);
         return;
     }

@@ -260,7 +260,8 @@ void lkd_wait_step(struct lkd_core *core, struct lkd_attachment *attachment, uin
 bool lkd_wait_holds(const struct lkd_attachment *place, uint32_t lock)
 {
     const struct lki_area *area = &place->segment->area;
-    if ((lkd_fact_word(area, lock) & LKI_ID_MASK) == place->id && !lkd_waits_for(place, lock))
+    bool drains = lkd_waits_for(place, lock) && !place->wait.upgrade; /* that one holds already */
+    if ((lkd_fact_word(area, lock) & LKI_ID_MASK) == place->id && !drains)
         return true;
     for (uint32_t cell = 0; cell < LKI_SHARED_HOLDS_MAX; cell++)
         if (lkd_fact_cell(area, place->slot, cell) == lock)

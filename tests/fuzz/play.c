@@ -140,20 +140,35 @@ static void learn_opened(struct play_member *member, const struct lki_message *m
         play_native_open(member, opened);
 }
 
+/* Which lock the answer is about, if that is known. */
+static bool asked_of(const struct play_member *member, uint64_t request, uint32_t *out_segment,
+                     uint32_t *out_lock)
+{
+    if (!member || member->last.id != request)
+        return false;
+    bool acquires = member->last.type == LKI_REQUEST_ACQUIRE;
+    if (!acquires && member->last.type != LKI_REQUEST_CHANGE_MODE)
+        return false;
+    *out_segment = acquires ? member->last.as.acquire.segment : member->last.as.change_mode.segment;
+    *out_lock = acquires ? member->last.as.acquire.lock : member->last.as.change_mode.lock;
+    return true;
+}
+
 static void learn_granted(const struct play_member *member, const struct lki_message *message)
 {
     const struct lki_granted *granted = &message->as.granted;
     uint32_t at = stage.hold_count++ % 8;
+    uint32_t number, lock;
     stage.holds[at].attachment = granted->attachment;
-    if (!member || member->last.type != LKI_REQUEST_ACQUIRE || member->last.id != message->id)
+    stage.holds[at].session = member ? member->session : 0;
+    if (!asked_of(member, message->id, &number, &lock))
         return;
-    const struct lki_acquire *acquire = &member->last.as.acquire;
-    stage.holds[at].segment = acquire->segment;
-    stage.holds[at].lock = acquire->lock;
-    if (acquire->segment >= PLAY_SEGMENTS || acquire->lock >= PLAY_LOCKS)
+    stage.holds[at].segment = number;
+    stage.holds[at].lock = lock;
+    if (number >= PLAY_SEGMENTS || lock >= PLAY_LOCKS)
         return;
-    struct play_segment *segment = &stage.segments[acquire->segment];
-    uint64_t *last = &segment->last_token[acquire->lock];
+    struct play_segment *segment = &stage.segments[number];
+    uint64_t *last = &segment->last_token[lock];
     if (!segment->hostile && !stage.repeated && !stage.flipped)
         FUZZ_CHECK(granted->token >= *last, "tokens have to rise");
     *last = granted->token;

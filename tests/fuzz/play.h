@@ -61,6 +61,7 @@ struct play {
     uint32_t known_count;
     struct { /* grants that were seen last */
         uint32_t segment, lock, attachment;
+        uint64_t session;
     } holds[8];
     uint32_t hold_count;
     uint32_t opening[64]; /* name, by request id */

@@ -130,9 +130,10 @@ static uint32_t fill_open(struct fuzz_input *input)
 static void fill_acquire(struct fuzz_input *input)
 {
     uint8_t how = fuzz_byte(input);
+    bool update = (how & 0x30) == 0x10;
     sent.as.acquire = (struct lki_acquire){.segment = play_pick_segment(),
                                            .lock = how % PLAY_LOCKS,
-                                           .mode = 1 + (how >> 2 & 1),
+                                           .mode = update ? LKI_MODE_UPDATE : 1u + (how >> 2 & 1),
                                            .to_exit = (how & 0x38) == 0x38,
                                            .asynchronous = how >> 6 & 1,
                                            .deadline_ns = LKI_TIME_NEVER};
@@ -140,16 +141,40 @@ static void fill_acquire(struct fuzz_input *input)
         sent.as.acquire.deadline_ns = how & 8 ? 0 : world.now_ns + fuzz_byte(input) * LKI_NS_PER_MS;
 }
 
-static void fill_hold(struct fuzz_input *input)
+static void fill_change(struct play_member *member, uint32_t at, uint8_t how)
 {
-    static const enum lki_message_type kinds[] = {LKI_REQUEST_RELEASE, LKI_REQUEST_RELEASE,
-                                                  LKI_REQUEST_MARK_CONSISTENT, LKI_REQUEST_DECLARE};
-    sent.type = kinds[fuzz_below(input, 4)];
+    static const enum lki_mode modes[] = {LKI_MODE_EXCLUSIVE, LKI_MODE_EXCLUSIVE, LKI_MODE_UPDATE,
+                                          LKI_MODE_SHARED};
+    for (uint32_t i = 0; i < 8 && stage.holds[at].session != member->session && how != 254; i++)
+        at = (at + 1) % 8; /* else it is nearly always somebody else's */
+    sent.type = LKI_REQUEST_CHANGE_MODE;
+    sent.as.change_mode = (struct lki_change_mode){.segment = stage.holds[at].segment,
+                                                   .lock = stage.holds[at].lock,
+                                                   .attachment = stage.holds[at].attachment,
+                                                   .mode = how == 255 ? 0 : modes[how & 3],
+                                                   .deadline_ns = LKI_TIME_NEVER};
+    if (how & 128)
+        sent.as.change_mode.deadline_ns =
+            how & 64 ? 0 : world.now_ns + (how >> 2 & 15) * LKI_NS_PER_MS;
+    member->acquires[member->acquire_count++ % 4] = world.last_id + 1; /* to be cancelled */
+}
+
+static void fill_hold(struct play_member *member, struct fuzz_input *input)
+{
+    uint32_t what = fuzz_below(input, 4);
     uint32_t at = fuzz_below(input, 8);
+    uint8_t how = fuzz_byte(input);
+    if (what == 3) {
+        fill_change(member, at, how);
+        return;
+    }
+    sent.type = what < 2  ? LKI_REQUEST_RELEASE
+                : how & 1 ? LKI_REQUEST_MARK_CONSISTENT
+                          : LKI_REQUEST_DECLARE;
     sent.as.hold_ref = (struct lki_hold_ref){.segment = stage.holds[at].segment,
                                              .lock = stage.holds[at].lock,
                                              .attachment = stage.holds[at].attachment,
-                                             .offset = fuzz_byte(input),
+                                             .offset = how,
                                              .length_bytes = 16};
 }
 
@@ -298,7 +323,7 @@ static bool fill(struct play_member *member)
         member->acquires[member->acquire_count++ % 4] = world.last_id + 1;
         return true;
     case LKI_REQUEST_RELEASE:
-        fill_hold(input);
+        fill_hold(member, input);
         return true;
     case LKI_REQUEST_CANCEL:
         sent.as.cancel.request = member->acquires[fuzz_below(input, 4)];

@@ -60,8 +60,18 @@ static int hold_meanwhile(void *arg)
     return 0;
 }
 
+static struct lki_message change(uint64_t id, const struct forging *forging, enum lk_mode mode)
+{
+    return (struct lki_message){.type = LKI_REQUEST_CHANGE_MODE,
+                                .id = id,
+                                .as.change_mode = {.segment = forging->segment,
+                                                   .attachment = forging->attachment,
+                                                   .mode = mode,
+                                                   .deadline_ns = LKI_TIME_NEVER}};
+}
+
 /* What a client could say to have a successor believe something: that it holds what another has,
- * that it may end that, that old requests of its had been granted. */
+ * that it may end or weaken that, that old requests of its had been granted. */
 static void forge(int fd, const struct forging *forging)
 {
     struct hostile_reply reply;
@@ -76,14 +86,19 @@ static void forge(int fd, const struct forging *forging)
         {.type = LKI_REQUEST_RELEASE,
          .id = 5,
          .as.hold_ref = {.segment = forging->segment, .attachment = forging->attachment}},
+        change(6, forging, LK_SHARED),
+        change(7, forging, LK_UPDATE),
+        change(8, forging, LK_EXCLUSIVE),
     };
     for (size_t i = 0; i < LKI_ARRAY_LENGTH(forged); i++)
         test_check(hostile_call(fd, &forged[i], &reply) > 0, "it was believed, number %zu", i);
     struct lki_message holder = {
-        .type = LKI_REQUEST_HOLDER, .id = 6, .as.lock_ref = {forging->segment, 0}};
+        .type = LKI_REQUEST_HOLDER, .id = 9, .as.lock_ref = {forging->segment, 0}};
     test_check(hostile_call(fd, &holder, &reply) == 0 &&
-                   reply.message.as.holder_is.pid == forging->holder,
-               "it is said to be held by pid %d", reply.message.as.holder_is.pid);
+                   reply.message.as.holder_is.pid == forging->holder &&
+                   reply.message.as.holder_is.mode == LK_EXCLUSIVE,
+               "it is said to be held by pid %d in mode %u", reply.message.as.holder_is.pid,
+               reply.message.as.holder_is.mode);
 }
 
 /* Of the same user, even. */

@@ -24,7 +24,7 @@ FOREVER = 2**64 - 1
 
 CREATE, CREATE_NEW, READ_ONLY, KEEP, STRICT = 1, 2, 4, 8, 16
 RESERVE, INHERIT, GUARD, ACCEPT_KILL, UNPUBLISHED = 32, 64, 128, 256, 512
-SHARED, EXCLUSIVE = wire.MODE_SHARED, wire.MODE_EXCLUSIVE
+SHARED, EXCLUSIVE, UPDATE = wire.MODE_SHARED, wire.MODE_EXCLUSIVE, wire.MODE_UPDATE
 
 F_GET_SEALS, F_SEAL_SHRINK = 1034, 2  # linux/fcntl.h; Python's fcntl has no names for all releases
 MAGIC, LAYOUT_MAJOR, HEADER_BYTES = 0x6B4C6B31, 2, 4096
@@ -317,6 +317,16 @@ class Segment:
     def hold(self, request, grant, lock=0, **fields):
         """RELEASE, MARK_CONSISTENT or DECLARE, of what was granted."""
         self.client.ask(request, segment=self.number, lock=lock, attachment=grant.attachment, **fields)
+
+    def change_later(self, grant, mode, lock=0, deadline_ns=FOREVER):
+        return self.client.send("change_mode", segment=self.number, lock=lock, attachment=grant.attachment,
+                                mode=mode, deadline_ns=deadline_ns)
+
+    def upgrade(self, grant, lock=0, deadline_ns=FOREVER):
+        return self.granted(self.change_later(grant, EXCLUSIVE, lock, deadline_ns))
+
+    def downgrade(self, grant, mode, lock=0):
+        self.client.result(self.change_later(grant, mode, lock))
 
     def holder(self, lock=0):
         return self.client.ask("holder", "holder_is", segment=self.number, lock=lock)

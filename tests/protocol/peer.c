@@ -4,6 +4,8 @@
  *
  *     open NAME FLAGS SIZE LOCKS     result
  *     acquire LOCK MODE TIMEOUT_MS   result token; -1 waits for ever
+ *     upgrade LOCK TIMEOUT_MS        result token
+ *     downgrade LOCK MODE            result
  *     release LOCK | mark LOCK       result
  *     put OFFSET VALUE | get OFFSET  result | value
  *     holder LOCK                    result pid mode holders waiters
@@ -57,12 +59,20 @@ static int open_segment(char **words)
     return r;
 }
 
-static int acquire(char **words)
+static uint64_t timeout_of(const char *text)
 {
-    long milliseconds = strtol(words[3], NULL, 10);
-    uint64_t timeout_ns = milliseconds < 0 ? LK_WAIT_FOREVER : (uint64_t)milliseconds * 1000000;
-    return lk_lock_acquire(lock_of(words[1]), (enum lk_mode)strtoul(words[2], NULL, 10),
-                           timeout_ns);
+    long milliseconds = strtol(text, NULL, 10);
+    return milliseconds < 0 ? LK_WAIT_FOREVER : (uint64_t)milliseconds * 1000000;
+}
+
+static enum lk_mode mode_of(const char *text)
+{
+    return (enum lk_mode)strtoul(text, NULL, 10);
+}
+
+static void tell_taken(struct lk_lock *lock, int result)
+{
+    printf("%d %" PRIu64 "\n", result, lk_lock_token(lock));
 }
 
 static uint64_t now_ms(void)
@@ -109,8 +119,13 @@ static void obey(char **words, int count)
     if (strcmp(verb, "open") == 0 && count == 5) {
         printf("%d\n", open_segment(words));
     } else if (strcmp(verb, "acquire") == 0 && count == 4) {
-        int r = acquire(words);
-        printf("%d %" PRIu64 "\n", r, lk_lock_token(lock_of(words[1])));
+        struct lk_lock *lock = lock_of(words[1]);
+        tell_taken(lock, lk_lock_acquire(lock, mode_of(words[2]), timeout_of(words[3])));
+    } else if (strcmp(verb, "upgrade") == 0 && count == 3) {
+        struct lk_lock *lock = lock_of(words[1]);
+        tell_taken(lock, lk_lock_upgrade(lock, timeout_of(words[2])));
+    } else if (strcmp(verb, "downgrade") == 0 && count == 3) {
+        printf("%d\n", lk_lock_downgrade(lock_of(words[1]), mode_of(words[2])));
     } else if (strcmp(verb, "release") == 0 && count == 2) {
         printf("%d\n", lk_lock_release(lock_of(words[1])));
     } else if (strcmp(verb, "mark") == 0 && count == 2) {

@@ -5,8 +5,8 @@ import os
 import time
 import unittest
 
-from meeting import EBUSY, EDEADLK, ETIMEDOUT, MeetingTest, wire
-from client import ACCEPT_KILL, CREATE, EXCLUSIVE, KEEP, READ_ONLY, SHARED, STRICT, Client
+from meeting import EBUSY, EDEADLK, EPERM, ETIMEDOUT, MeetingTest, wire
+from client import ACCEPT_KILL, CREATE, EXCLUSIVE, KEEP, READ_ONLY, SHARED, STRICT, UPDATE, Client
 
 KINDS = ((CREATE, {"asynchronous": True}), (CREATE | STRICT, {}))  # the C library native, and brokered
 
@@ -118,7 +118,56 @@ class Meet(MeetingTest):
         mine.release(grant)
         self.refused("BUSY", mine.acquire, deadline_ns=0, **how)
         self.assertEqual(peer.do("release", 0), [0])
-        mine.release(mine.acquire(deadline_ns=0, **how))
+        mine.release(mine.acquire(**how))  # a try might come before the other's release was read
+
+    @for_each_kind
+    def test_it_upgrades_beside_readers_of_the_other(self, flags, how):
+        mine, peer = self.both(flags)
+        grant = mine.acquire(UPDATE, **how)
+        self.assertEqual(peer.do("acquire", 0, UPDATE, 0)[0], EBUSY)
+        self.assertEqual(peer.do("acquire", 0, SHARED, 0)[0], 0)
+        self.assertEqual(peer.do("holder", 0), [0, os.getpid(), UPDATE, 2, 0])
+        self.refused("BUSY", mine.upgrade, grant, deadline_ns=0)
+        self.refused("TIMED_OUT", mine.upgrade, grant, deadline_ns=time.monotonic_ns() + 20000000)
+        later = mine.change_later(grant, EXCLUSIVE)
+        self.assertEqual(mine.holder().mode, EXCLUSIVE)  # answered behind it: it drains
+        self.assertNotIn(later, mine.client.replies)
+        self.assertEqual(peer.do("release", 0), [0])
+        raised = mine.granted(later)
+        self.assertEqual((raised.attachment, raised.token), (grant.attachment, mine.sequence()))
+        self.assertGreater(raised.token, grant.token)
+        self.assertEqual(peer.do("acquire", 0, SHARED, 0)[0], EBUSY)
+        peer.say("acquire", 0, SHARED, -1)
+        self.until_waiting(mine, 1)
+        mine.downgrade(grant, UPDATE)
+        self.assertEqual(peer.hear()[0], 0)
+        mine.downgrade(grant, SHARED)
+        self.assertEqual(mine.holder().mode, SHARED)
+        self.assertEqual(peer.do("release", 0), [0])
+        mine.release(grant)
+        self.assertEqual(peer.do("acquire", 0, EXCLUSIVE, 0)[0], 0)
+
+    @for_each_kind
+    def test_the_other_upgrades_beside_its_readers(self, flags, how):
+        mine, peer = self.both(flags)
+        token = peer.do("acquire", 0, UPDATE, 0)[1]
+        self.refused("BUSY", mine.acquire, UPDATE, deadline_ns=0, **how)
+        grant = mine.acquire(SHARED, **how)
+        self.assertEqual(peer.do("upgrade", 0, 0)[0], EBUSY)
+        peer.say("upgrade", 0, -1)
+        self.until(lambda: mine.holder().mode == EXCLUSIVE)
+        self.refused("BUSY", self.connect().open(self.name).acquire, SHARED, deadline_ns=0, **how)
+        mine.release(grant)
+        result, raised = peer.hear()
+        self.assertEqual(result, 0)
+        self.assertGreater(raised, token)
+        later = mine.acquire_later(UPDATE, **how)
+        self.until_waiting(mine, 1)
+        self.assertEqual(peer.do("downgrade", 0, SHARED), [0])
+        grant = mine.granted(later)  # for update: beside readers
+        self.assertGreater(grant.token, raised)
+        self.assertEqual(peer.do("release", 0), [0])
+        mine.release(grant)
 
     @for_each_kind
     def test_a_ring_through_both_has_one_victim(self, flags, how):
@@ -140,11 +189,13 @@ class Meet(MeetingTest):
         self.refused("DEADLOCK", mine.acquire, SHARED, **how)
         mine.release(grant)
 
-    def holder_process(self, flags, mode=EXCLUSIVE, declare=False, close=False, **how):
+    def holder_process(self, flags, mode=EXCLUSIVE, declare=False, close=False, upgrade=False, **how):
         """A process with this client that holds the lock: its pid and token."""
         def work():
             segment = Client(self.socket).open(self.name, flags, size_bytes=4096)
             grant = segment.acquire(mode, **how)
+            if upgrade:
+                grant = segment.upgrade(grant)
             if declare:
                 segment.hold("declare", grant, offset=16, length_bytes=32)
             if close:
@@ -166,14 +217,26 @@ class Meet(MeetingTest):
         self.assertEqual(peer.do("acquire", 0, EXCLUSIVE, 0)[0], 0)
 
     @for_each_kind
+    def test_the_other_is_told_of_a_death_after_an_upgrade(self, flags, how):
+        peer = self.peer(flags)
+        pid, token = self.holder_process(flags, UPDATE, upgrade=True, **how)
+        self.end(pid)
+        self.assertEqual(peer.do("acquire", 0, UPDATE, -1)[0], 1)
+        self.assertEqual(peer.do("recovery", 0)[:4], [0, 1, pid, token])
+        self.assertEqual(peer.do("mark", 0), [EPERM], "who holds for update repairs nothing")
+        self.assertEqual(peer.do("upgrade", 0, -1)[0], 1)
+        self.assertEqual(peer.do("mark", 0), [0])
+        self.assertEqual(peer.do("release", 0), [0])
+
+    @for_each_kind
     def test_a_death_that_tears_nothing_is_a_plain_release(self, flags, how):
         peer = self.peer(flags)
         observer = self.connect()
-        for mode, to_exit in ((SHARED, False), (EXCLUSIVE, True)):
+        for mode, to_exit in ((SHARED, False), (UPDATE, False), (EXCLUSIVE, True)):
             pid, _ = self.holder_process(flags, mode, to_exit=to_exit, **how)
             peer.say("acquire", 0, EXCLUSIVE, -1)
             # Before readers a writer does not wait: it owns the lock, and drains.
-            state = wire.ENTRY_WAITING if to_exit else wire.ENTRY_DRAINING
+            state = wire.ENTRY_DRAINING if mode == SHARED else wire.ENTRY_WAITING
             self.until(lambda: (peer.process.pid, state) in [
                 (entry.pid, entry.state) for entry in observer.list(wire.LIST_LOCKS, self.name)])
             self.end(pid)

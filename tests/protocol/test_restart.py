@@ -10,7 +10,7 @@ import threading
 import unittest
 
 from meeting import EBUSY, MeetingTest, wire
-from client import CREATE, CREATE_NEW, EXCLUSIVE, FOREVER, KEEP, Refused, SHARED, STRICT, UNPUBLISHED
+from client import CREATE, CREATE_NEW, EXCLUSIVE, FOREVER, KEEP, Refused, SHARED, STRICT, UNPUBLISHED, UPDATE
 
 ROUNDS = int(os.environ.get("LK_ROUNDS", 400))
 SEED = int(os.environ.get("LK_SEED", 1))
@@ -86,6 +86,35 @@ class Restart(MeetingTest):
         self.assertEqual(mine.sequence(), before + 2)
         self.assertEqual(len(mine.client.resumed), 2)
         self.assertLess(*mine.client.resumed)
+
+    def test_a_change_of_mode_is_repeated_and_done_once(self):
+        mine = self.segment(STRICT | CREATE)
+        grant = mine.acquire(UPDATE)
+        for mode, held in ((EXCLUSIVE, 1), (UPDATE, 2), (EXCLUSIVE, 3), (SHARED, 4)):
+            self.stopped()
+            later = mine.change_later(grant, mode)
+            self.kill_worker()
+            mine.client.result(later, "granted" if mode == EXCLUSIVE else "result")
+            self.assertEqual((mine.sequence(), mine.holder().mode), (grant.token + held, mode))
+        mine.release(grant)
+
+    def test_an_upgrade_that_waits_goes_on_with_the_next_worker(self):
+        for how in {}, {"asynchronous": True}:
+            with self.subTest(**how):
+                mine, other = (self.connect().open(self.name, STRICT | CREATE) for _ in range(2))
+                grant, reads = mine.acquire(UPDATE, **how), other.acquire(SHARED)
+                mine.acquire(lock=1)
+                later = mine.change_later(grant, EXCLUSIVE)
+                for _ in range(2):
+                    self.assertEqual(other.holder().mode, EXCLUSIVE)
+                    self.assertNotIn(later, mine.client.replies)
+                    self.kill_worker()
+                    mine.holder()
+                other.release(reads)
+                raised = mine.granted(later)
+                self.assertEqual((raised.attachment, raised.token), (grant.attachment, grant.token + 1))
+                mine.release(grant)
+                mine.client.goodbye()
 
     def test_a_one_way_release_outlives_the_worker_that_has_not_read_it(self):
         """Its client says nothing more, and does not read that it should resume."""
@@ -182,6 +211,7 @@ class Restart(MeetingTest):
                     holds += self.holds_let_go(who)
                 self.crossed_wait(kept, theirs)
                 holds += 2
+                self.crossed_upgrade(kept, theirs)
                 self.life_of_a_segment(session, "%s-%d" % (self.name, turn))
                 self.life_of_a_file(session, "%s-%d" % (self.name, turn))
                 self.assertEqual(kept.sequence(), start + 2 * holds)
@@ -205,31 +235,41 @@ class Restart(MeetingTest):
     def pipeline(self, chance, segment, sequences):
         held, expected = {}, []
         script = [(chance.randrange(4), chance.choice(["acquire", "acquire", "release", "release",
+                                                        "change_mode", "change_mode", "change_mode",
                                                         "mark_consistent", "declare"])) for _ in range(30)]
         script += [(lock, "release") for lock in range(4)]
         for lock, verb in script:
             fields = {"segment": segment.number, "lock": lock}
-            token = 0
+            mode, raised = held.get(lock), 0
             if verb == "acquire":
-                mode = chance.choice([SHARED, EXCLUSIVE])
-                fields.update(mode=mode, deadline_ns=chance.choice([0, FOREVER]))
-                answer = "DEADLOCK" if lock in held else "OK"
-                if answer == "OK":
-                    held[lock] = mode
-                    sequences[lock] += mode == EXCLUSIVE
-                    token = sequences[lock]
+                mode = fields["mode"] = chance.choice([SHARED, EXCLUSIVE, UPDATE])
+                right, wrong = lock not in held, "DEADLOCK"
             else:
                 fields["attachment"] = segment.opened.attachment
-                right = held.get(lock) == EXCLUSIVE or (verb == "release" and lock in held)
-                answer = "OK" if right else "NOT_HOLDER"
-                if verb == "release" and right:
-                    sequences[lock] += held.pop(lock) == EXCLUSIVE
-            expected.append((segment.client.send(verb, **fields), verb, lock, answer, token))
-        answers = []
-        for request, _, _, _, _ in expected:
-            _, message, _ = segment.client.wait(request)
-            answers.append((wire.Status.Name(message.status)[7:], getattr(message, "token", 0)))
-        self.assertEqual(answers, [(answer, token) for _, _, _, answer, token in expected], script)
+                right, wrong = verb == "release" and lock in held or mode == EXCLUSIVE, "NOT_HOLDER"
+            if verb == "change_mode":
+                fields["mode"] = chance.choice([SHARED, EXCLUSIVE, UPDATE])
+                right = (mode, fields["mode"]) in ((UPDATE, EXCLUSIVE), (EXCLUSIVE, UPDATE), (EXCLUSIVE, SHARED),
+                                                   (UPDATE, SHARED))
+            if verb in ("acquire", "change_mode"):
+                fields["deadline_ns"] = chance.choice([0, FOREVER])
+            if right and verb in ("acquire", "change_mode", "release"):
+                before, after = held.pop(lock, None), fields.get("mode")
+                raised = EXCLUSIVE in (before, after)
+                if verb == "acquire" and mode == UPDATE:
+                    raised = 2
+                if after:
+                    held[lock] = after
+            expected.append((segment.client.send(verb, **fields), lock, "OK" if right else wrong, raised))
+        for request, lock, answer, raised in expected:
+            name, message, _ = segment.client.wait(request)
+            self.assertEqual(wire.Status.Name(message.status)[7:], answer, script)
+            sequences[lock] += raised
+            if name == "granted" and raised == 2:  # for update: raised once more where a worker died at it
+                self.assertEqual((message.token >= sequences[lock], message.token % 2), (True, 0), script)
+                sequences[lock] = message.token
+            elif name == "granted":
+                self.assertEqual(message.token, sequences[lock], script)
 
     @staticmethod
     def pipelined_holds(segment):
@@ -267,6 +307,30 @@ class Restart(MeetingTest):
         first.release(grant)
         second.release(second.granted(later))
         self.refused("NOT_HOLDER", first.release, grant)
+
+    def crossed_upgrade(self, first, second):
+        """One holds for update and the other reads: an upgrade is canceled, waits again, and is granted when
+        the reader leaves. Of another lock than what was acquired last."""
+        grant = first.acquire(UPDATE, lock=1)
+        between = first.acquire(lock=2)
+        reads = second.acquire(SHARED, lock=1)
+        later = first.change_later(grant, EXCLUSIVE, lock=1)
+        try:
+            first.client.cancel(later)
+        except Refused as refused:
+            self.assertEqual(wire.Status.Name(refused.status), "STATUS_NOT_FOUND")
+        self.refused("CANCELED", first.granted, later)
+        later = first.change_later(grant, EXCLUSIVE, lock=1)
+        first.holder()
+        self.assertNotIn(later, first.client.replies)
+        second.release(reads, lock=1)
+        self.assertEqual(first.granted(later).token, grant.token + 1)
+        first.downgrade(grant, UPDATE, lock=1)
+        second.release(second.acquire(SHARED, lock=1, deadline_ns=0), lock=1)
+        first.downgrade(grant, SHARED, lock=1)
+        first.release(grant, lock=1)
+        first.release(between, lock=2)
+        self.assertEqual(first.sequence(1), grant.token + 2)
 
     def life_of_a_segment(self, session, name):
         made = session.open(name, CREATE_NEW | KEEP | UNPUBLISHED, size_bytes=4096, size_max_bytes=8192)

@@ -4,11 +4,12 @@ import mmap
 import os
 import socket
 import tempfile
+import time
 import unittest
 
 from meeting import MeetingTest, wire
-from client import (ACCEPT_KILL, CREATE, CREATE_NEW, KEEP, READ_ONLY, REQUEST_BYTES_MAX, SHARED, STRICT,
-                    UNPUBLISHED, Gone)
+from client import (ACCEPT_KILL, CREATE, CREATE_NEW, EXCLUSIVE, KEEP, READ_ONLY, REQUEST_BYTES_MAX, SHARED, STRICT,
+                    UNPUBLISHED, UPDATE, Gone)
 
 HELLO = bytes.fromhex("0801aa06040801" + "1802")  # as it stands in the document
 GROW_DONE = 8192
@@ -163,10 +164,10 @@ class Refusals(MeetingTest):
     def test_numbers_that_mean_nothing(self):
         mine = self.segment(CREATE | STRICT)
         for request in ("publish", "detach", "grow", "lock_named", "acquire", "release", "mark_consistent",
-                        "declare", "holder", "deadlock_check"):
+                        "declare", "change_mode", "holder", "deadlock_check"):
             with self.subTest(request):
                 self.refused("STALE", mine.client.ask, request, segment=mine.number + 1)
-        for request in ("acquire", "release", "mark_consistent", "declare", "holder"):
+        for request in ("acquire", "release", "mark_consistent", "declare", "change_mode", "holder"):
             with self.subTest(request):
                 self.refused("OUT_OF_RANGE", mine.client.ask, request, segment=mine.number, lock=16)
         mine.client.ask("detach", segment=mine.number)
@@ -186,6 +187,71 @@ class Refusals(MeetingTest):
         for lock in range(16):
             wide.acquire(SHARED, lock=lock)
         self.refused("NO_CELL", wide.acquire, SHARED, lock=16)
+
+    def test_change_mode_from_where_it_does_not_go(self):
+        mine, other = self.segment(CREATE | STRICT), self.segment(STRICT, 0)
+        self.assertGreaterEqual(mine.opened.protocol_minor, 4)
+        for held, wrong in ((SHARED, (EXCLUSIVE, UPDATE, SHARED)), (UPDATE, (UPDATE,)), (EXCLUSIVE, (EXCLUSIVE,))):
+            grant = mine.acquire(held)
+            for mode in wrong:
+                self.refused("NOT_HOLDER", mine.downgrade, grant, mode)
+            self.refused("INVALID", mine.downgrade, grant, 0)
+            for mode in (EXCLUSIVE, UPDATE, SHARED):
+                self.refused("NOT_HOLDER", other.downgrade, grant, mode)
+            self.assertEqual((other.holder().mode, other.holder().holders), (held, 1))
+            mine.release(grant)
+        for mode in (EXCLUSIVE, UPDATE, SHARED):
+            self.refused("NOT_HOLDER", mine.downgrade, grant, mode)
+
+    def test_an_upgrade_that_gets_nothing_leaves_the_hold(self):
+        for how in {}, {"asynchronous": True}:
+            with self.subTest(**how):
+                self.upgrade_that_gets_nothing(how)
+
+    def upgrade_that_gets_nothing(self, how):
+        name = "%s-%d" % (self.name, len(how))
+        mine, other = (self.connect().open(name, CREATE | STRICT, locks=20) for _ in range(2))
+        grant, reads = mine.acquire(UPDATE, **how), other.acquire(SHARED)
+
+        def refused(status, call, *arguments, **fields):
+            self.refused(status, call, *arguments, **fields)
+            self.assertEqual((other.holder().mode, other.holder().holders), (UPDATE, 2))
+
+        refused("BUSY", mine.upgrade, grant, deadline_ns=0)
+        refused("TIMED_OUT", mine.upgrade, grant, deadline_ns=time.monotonic_ns() + 1000000)
+        later = mine.change_later(grant, EXCLUSIVE)
+        self.refused("NOT_HOLDER", mine.release, grant)
+        mine.client.cancel(later)
+        refused("CANCELED", mine.granted, later)
+        refused("NOT_FOUND", mine.client.cancel, later)
+        if not how:
+            taken = other.acquire(lock=1)
+            later = mine.acquire_later(lock=1)
+            refused("PENDING", mine.upgrade, grant)
+            mine.client.cancel(later)
+            self.refused("CANCELED", mine.granted, later)
+            other.release(taken, lock=1)
+        mine.acquire(lock=1)
+        later = other.acquire_later(lock=1)
+        refused("DEADLOCK", mine.upgrade, grant)
+        other.client.cancel(later)
+        self.refused("CANCELED", other.granted, later)
+        other.release(reads)
+        self.assertGreater(mine.upgrade(grant).token, grant.token)
+        mine.release(grant)
+
+    def test_change_mode_to_shared_needs_a_cell(self):
+        mine = self.segment(CREATE | STRICT, locks=20)
+        for held in UPDATE, EXCLUSIVE:
+            grant, reads = mine.acquire(held), [mine.acquire(SHARED, lock=lock) for lock in range(1, 17)]
+            self.refused("NO_CELL", mine.downgrade, grant, SHARED)
+            self.assertEqual(mine.holder().mode, held)
+            mine.release(reads.pop(), lock=16)
+            mine.downgrade(grant, SHARED)
+            self.assertEqual(mine.holder().mode, SHARED)
+            mine.release(grant)
+            for lock, grant in enumerate(reads, 1):
+                mine.release(grant, lock=lock)
 
     def test_asynchronous_waits_of_a_session(self):
         holder = self.segment(CREATE | STRICT, locks=70)

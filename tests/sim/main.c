@@ -124,17 +124,17 @@ static void print_summary(const char *verdict, uint64_t seeds, const struct opti
            " worker kills, %" PRIu64 " takeovers, %" PRIu64 " pauses, %" PRIu64 " signals, %" PRIu64
            " hints lost, %" PRIu64 " taken, %" PRIu64 " told of damage, %" PRIu64
            " for update, %" PRIu64 " upgrades, %" PRIu64 " downgrades, %" PRIu64
-           " deadlocks, %" PRIu64 " timed out, %" PRIu64 " async, %" PRIu64
-           " without a fence, %" PRIu64 " barriers by clients, %" PRIu64 " asked for, %" PRIu64
-           " by the worker, %" PRIu64 " stores shown by them, %" PRIu64 " calm checks, %" PRIu64
-           " one-way releases, rest within %.3f s, hash %016" PRIx64 "\n",
+           " of these by the broker, %" PRIu64 " deadlocks, %" PRIu64 " timed out, %" PRIu64
+           " async, %" PRIu64 " without a fence, %" PRIu64 " barriers by clients, %" PRIu64
+           " asked for, %" PRIu64 " by the worker, %" PRIu64 " stores shown by them, %" PRIu64
+           " calm checks, %" PRIu64 " one-way releases, rest within %.3f s, hash %016" PRIx64 "\n",
            verdict, seeds, options->seed, (double)seeds / (seconds > 0 ? seconds : 1),
            seen->dispatches, seen->steps, seen->client_kills, seen->worker_kills, seen->takeovers,
            seen->pauses, seen->signals, seen->lost_hints, seen->taken, seen->taken_died,
-           seen->updates, seen->upgrades, seen->downgrades, seen->deadlocks, seen->timed_out,
-           seen->async_taken, seen->fenceless, seen->barriers, seen->barriers_asked,
-           seen->barriers_of_worker, seen->stores_shown, seen->calm_checks, seen->one_way,
-           (double)seen->rest_ns_max / 1e9, hash);
+           seen->updates, seen->upgrades, seen->downgrades, seen->changes_by_broker,
+           seen->deadlocks, seen->timed_out, seen->async_taken, seen->fenceless, seen->barriers,
+           seen->barriers_asked, seen->barriers_of_worker, seen->stores_shown, seen->calm_checks,
+           seen->one_way, (double)seen->rest_ns_max / 1e9, hash);
 }
 
 static int run_seeds(const struct options *options)
@@ -153,8 +153,9 @@ static int run_seeds(const struct options *options)
         else if (options->twice)
             well = run_again(options);
     }
-    if (well && done >= SEEDS_FOR_ALL && (sim_seen.upgrades == 0 || sim_seen.downgrades == 0)) {
-        printf("nothing was upgraded or downgraded\n");
+    if (well && done >= SEEDS_FOR_ALL &&
+        (sim_seen.upgrades == 0 || sim_seen.downgrades == 0 || sim_seen.changes_by_broker == 0)) {
+        printf("nothing was upgraded or downgraded, or not by the broker\n");
         well = false;
     }
     if (well && done >= SEEDS_FOR_ALL &&

@@ -193,17 +193,12 @@ static void note_taken(struct thread *thread, uint32_t kind, uint32_t lock, enum
 
 static enum lk_mode choose_mode(void)
 {
+    if (sim_chance(250))
+        return LK_UPDATE;
     uint32_t chance = sim_below(100);
     if (chance < sim.plan.shared)
         return LK_SHARED;
     return sim_chance(850) ? LK_EXCLUSIVE : LK_EXCLUSIVE_TO_EXIT;
-}
-
-/* The broker has no holds for update. */
-static enum lk_mode choose_native_mode(const struct place *place)
-{
-    enum lk_mode mode = choose_mode();
-    return !place->segment->brokered && sim_chance(250) ? LK_UPDATE : mode;
 }
 
 static uint64_t choose_timeout(void)
@@ -287,6 +282,7 @@ static void upgrade(struct thread *thread, struct hold *hold)
     if (r >= 0) {
         hold->damaged = r == LK_ACQUIRED_OWNER_DIED;
         oracle_upgraded(&hold->told, hold->damaged, lk_lock_token(lock));
+        sim_seen.changes_by_broker += !is_native(lock);
         return;
     }
     sim_note("cannot upgrade: %d", r);
@@ -306,14 +302,14 @@ static void downgrade(struct thread *thread, struct hold *hold, enum lk_mode mod
     int r = lk_lock_downgrade(lock, mode);
     expect(r == 0, thread, r);
     oracle_downgraded(&hold->told, lk_lock_token(lock));
+    sim_seen.changes_by_broker += !is_native(lock);
 }
 
 /* False: nothing was done. */
 static bool change_mode(struct thread *thread, struct hold *hold)
 {
-    const struct lk_lock *lock = lock_of(thread, hold);
     bool update = hold->told.mode == LKI_MODE_UPDATE;
-    if (!is_native(lock) || hold->told.mode == LKI_MODE_SHARED || !sim_chance(update ? 700 : 150))
+    if (hold->told.mode == LKI_MODE_SHARED || !sim_chance(update ? 700 : 150))
         return false;
     if (update && sim_chance(850))
         upgrade(thread, hold);
@@ -513,7 +509,7 @@ static void lock_something(struct thread *thread, uint32_t kind, uint32_t index)
     else if (sim_chance(sim.plan.in_a_row))
         use_in_a_row(thread, kind, index);
     else
-        acquire(thread, kind, index, choose_native_mode(&thread->places[kind]));
+        acquire(thread, kind, index, choose_mode());
 }
 
 static void act(struct thread *thread)

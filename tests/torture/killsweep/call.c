@@ -21,15 +21,16 @@
 
 /* --- The list --- */
 
-static struct call list[192];
+static struct call list[224];
 static size_t list_count;
 
 static const char *word_of(enum call_what what)
 {
     static const char *const words[] = {
-        "connect", "open",    "create",  "offer",         "map",          "name",
-        "holder",  "acquire", "try",     "timed",         "async",        "cancel",
-        "answer",  "release", "declare", "close segment", "close session"};
+        "connect",        "open",          "create",    "offer",         "map",           "name",
+        "holder",         "acquire",       "try",       "timed",         "async",         "cancel",
+        "answer",         "release",       "declare",   "close segment", "close session", "upgrade",
+        "try to upgrade", "timed upgrade", "to update", "to shared"};
     return words[what];
 }
 
@@ -43,7 +44,7 @@ static struct call *add(enum crowd_kind kind, enum call_before before, enum call
     struct call *call = &list[list_count++];
     *call = (struct call){.kind = kind, .before = before, .what = what, .mode = mode};
     snprintf(call->title, sizeof(call->title), "%s: %s %c%s%s%s", crowd_segment_name(kind),
-             word_of(what), mode, before == BEFORE_X || before == BEFORE_S ? ", held" : "",
+             word_of(what), mode, before >= BEFORE_X && before <= BEFORE_U ? ", held" : "",
              *crowd ? ", beside " : "", crowd);
     for (size_t i = 0; crowd[i] != '\0'; i++) {
         char letter = crowd[i];
@@ -121,7 +122,7 @@ static void add_biased(enum call_before before, enum call_what what, const char 
                        bool refused)
 {
     struct call *call = add(CROWD_NATIVE, before, what, 'X', crowd);
-    call->late = true;
+    call->age = 1;
     call->refused = refused;
     if (refused)
         strncat(call->title, ", refused", sizeof(call->title) - strlen(call->title) - 1);
@@ -141,6 +142,45 @@ static void add_all_biased(void)
     add_biased(BEFORE_PENDING, CALL_CANCEL, "B", false);
 }
 
+static void add_update(enum crowd_kind kind, bool async, enum call_before before,
+                       enum call_what what, char mode, const char *crowd)
+{
+    struct call *call = add(kind, before, what, mode, crowd);
+    call->age = 2;
+    call->async = async;
+    if (async)
+        strncat(call->title, ", asynchronous", sizeof(call->title) - strlen(call->title) - 1);
+}
+
+/* Holds that the broker has. Nobody waits to read beside one for update. */
+static void add_changes(enum crowd_kind kind, bool async)
+{
+    static const char *const waited[] = {"", "h", "hX"};
+    for (size_t i = 0; i < sizeof(waited) / sizeof(waited[0]); i++)
+        add_update(kind, async, BEFORE_U, CALL_UPGRADE, 'U', waited[i]);
+    add_update(kind, async, BEFORE_U, CALL_TRY_UPGRADE, 'U', "k");
+    add_update(kind, async, BEFORE_U, CALL_TIMED_UPGRADE, 'U', "k"); /* expires */
+    add_update(kind, async, BEFORE_U, CALL_TIMED_UPGRADE, 'U', "kXA");
+    add_update(kind, async, BEFORE_U, CALL_TO_SHARED, 'U', "kX");
+    add_update(kind, async, BEFORE_X, CALL_TO_UPDATE, 'X', "");
+    add_update(kind, async, BEFORE_X, CALL_TO_UPDATE, 'X', "SXA");
+    add_update(kind, async, BEFORE_X, CALL_TO_SHARED, 'X', "SX");
+    add_update(kind, async, BEFORE_U, CALL_RELEASE, 'U', "kXA");
+}
+
+static void add_all_update(void)
+{
+    static const char *const waited[] = {"", "k", "H", "HXS", "HA"};
+    for (size_t i = 0; i < sizeof(waited) / sizeof(waited[0]); i++)
+        add_update(CROWD_STRICT, false, BEFORE_LOCK, CALL_ACQUIRE, 'U', waited[i]);
+    add_update(CROWD_NATIVE, false, BEFORE_LOCK, CALL_ASYNC, 'U', "HXS");
+    add_update(CROWD_STRICT, false, BEFORE_LOCK, CALL_TIMED, 'U', "KX"); /* expires */
+    add_update(CROWD_STRICT, false, BEFORE_PENDING, CALL_CANCEL, 'U', "KX");
+    add_update(CROWD_STRICT, false, BEFORE_U, CALL_CLOSE_SEGMENT, 'U', "kX");
+    add_changes(CROWD_STRICT, false);
+    add_changes(CROWD_NATIVE, true);
+}
+
 const struct call *calls(size_t *out_count)
 {
     if (list_count == 0) {
@@ -148,9 +188,15 @@ const struct call *calls(size_t *out_count)
         add_kind(CROWD_STRICT);
         add(CROWD_NATIVE, BEFORE_OPEN, CALL_OFFER, 'X', "");
         add_all_biased();
+        add_all_update();
     }
     *out_count = list_count;
     return list;
+}
+
+bool call_is_upgrade(const struct call *call)
+{
+    return call->what >= CALL_UPGRADE && call->what <= CALL_TIMED_UPGRADE;
 }
 
 bool call_always_dies(const struct call *call)
@@ -194,7 +240,14 @@ static void must(int result)
 
 static enum lk_mode mode_of(const struct victim *victim)
 {
-    return victim->call->mode == 'S' ? LK_SHARED : LK_EXCLUSIVE;
+    switch (victim->call->mode) {
+    case 'S':
+        return LK_SHARED;
+    case 'U':
+        return LK_UPDATE;
+    default:
+        return LK_EXCLUSIVE;
+    }
 }
 
 static void on_acquired(struct lk_lock *lock, int result, void *user)
@@ -253,8 +306,14 @@ static void do_before(struct victim *victim)
     must(lk_lock_at(victim->segment, CROWD_LOCK, &victim->lock));
     if (call->refused)
         refuse_barriers();
-    if (call->before == BEFORE_X || call->before == BEFORE_S)
+    if (call->before < BEFORE_X || call->before > BEFORE_U)
+        return;
+    if (call->async) {
+        must(ask(victim));
+        must(await_answer(victim));
+    } else {
         must(lk_lock_acquire(victim->lock, mode_of(victim), 0));
+    }
 }
 
 static int create(struct victim *victim)
@@ -323,6 +382,16 @@ static int call_it(struct victim *victim)
     case CALL_CLOSE_SESSION:
         (void)lk_session_close(victim->session);
         return 0;
+    case CALL_UPGRADE:
+        return lk_lock_upgrade(victim->lock, LK_WAIT_FOREVER);
+    case CALL_TRY_UPGRADE:
+        return lk_lock_upgrade(victim->lock, 0);
+    case CALL_TIMED_UPGRADE:
+        return lk_lock_upgrade(victim->lock, victim->expiry_ns);
+    case CALL_TO_UPDATE:
+        return lk_lock_downgrade(victim->lock, LK_UPDATE);
+    case CALL_TO_SHARED:
+        return lk_lock_downgrade(victim->lock, LK_SHARED);
     }
     return -1;
 }

@@ -14,6 +14,7 @@ enum call_before { /* what the victim has done before its call */
                    BEFORE_LOCK, /* it has the segment */
                    BEFORE_X,
                    BEFORE_S,
+                   BEFORE_U,
                    BEFORE_PENDING, /* an asynchronous acquire waits */
 };
 
@@ -35,6 +36,11 @@ enum call_what {
     CALL_DECLARE,
     CALL_CLOSE_SEGMENT,
     CALL_CLOSE_SESSION,
+    CALL_UPGRADE,
+    CALL_TRY_UPGRADE,
+    CALL_TIMED_UPGRADE,
+    CALL_TO_UPDATE,
+    CALL_TO_SHARED,
 };
 
 #define CALL_NEW_NAME "made-by-the-victim"
@@ -46,12 +52,17 @@ struct call {
     enum call_what what;
     char mode;    /* of the victim's acquire */
     bool refused; /* the victim may make no barrier itself: it asks the broker */
-    bool late;    /* was added behind all others: so are its deeds */
+    bool async;   /* what it holds before it has acquired asynchronously */
+    unsigned age; /* those with a greater one were added later, and so are their deeds */
     struct crowd_part parts[CROWD_ACTORS];
 };
 
+#define CALL_AGES 3u
+
 /* All of them, in an order that stays. Static storage. */
 const struct call *calls(size_t *out_count);
+
+bool call_is_upgrade(const struct call *call);
 
 /* The victim's exclusive hold ends by its session's or segment's end, at whatever point it dies. */
 bool call_always_dies(const struct call *call);

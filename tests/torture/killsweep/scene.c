@@ -2,6 +2,7 @@
 #include "scene.h"
 
 #include <inttypes.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -60,6 +61,15 @@ pid_t scene_set(struct scene *scene, const struct call *call, bool slow)
     return pid;
 }
 
+void scene_await_upgrade(struct scene *scene, const struct call *call)
+{
+    uint64_t deadline_ns = lki_clock_now_ns() + scene->crowd.stuck_ns;
+    while (atomic_load(&hot_of(scene, call)->word) & LKI_UPDATE) {
+        test_check(lki_clock_now_ns() < deadline_ns, "the upgrade does not begin");
+        sched_yield();
+    }
+}
+
 bool scene_release_comes(const struct scene *scene, const struct call *call)
 {
     return call->what == CALL_RELEASE && call->before == BEFORE_X &&
@@ -76,8 +86,9 @@ bool scene_may_expire(const struct call *call)
 /* The broker waits on behalf of the victim, and whoever is before it goes on while it stands still. */
 static bool waits_in_broker(const struct scene *scene, const struct call *call)
 {
-    bool brokered = call->kind == CROWD_STRICT || call->what == CALL_ASYNC;
-    return brokered && call->mode == 'X' && call->parts[0].how == CROWD_HOLDS &&
+    bool brokered = call->kind == CROWD_STRICT || call->what == CALL_ASYNC || call->async;
+    bool exclusive = call->mode == 'X' || call_is_upgrade(call);
+    return brokered && exclusive && call->parts[0].how == CROWD_HOLDS &&
            call->parts[0].when == CROWD_AT_WAIT && crowd_is_cued(&scene->crowd);
 }
 
@@ -105,6 +116,25 @@ void scene_sample(struct scene *scene, const struct call *call, pid_t pid,
     }
 }
 
+/* What a call for update, or one that changes a mode, has left, is what it gave. */
+static void check_change(struct scene *scene, const struct call *call, const struct sample *sample)
+{
+    int result = atomic_load(&scene->shared->result);
+    bool odd = sample->owns && (sample->sequence & 1);
+    bool expected_odd = call_is_upgrade(call) && result >= LK_ACQUIRED;
+    bool expected = call_is_upgrade(call) || call->what == CALL_TO_UPDATE ||
+                    (call->what <= CALL_ASYNC && result >= LK_ACQUIRED);
+    if (call->what == CALL_CANCEL || call->what == CALL_CLOSE_SEGMENT || call->what == CALL_RELEASE)
+        return;
+    if (sample->owns != expected || odd != expected_odd)
+        crowd_violation(
+            &scene->crowd,
+            "mode: the call gave %d, it owns the lock: %d, and the sequence is %" PRIu64, result,
+            sample->owns, sample->sequence);
+    if (sample->owns && !odd != ((sample->word & LKI_UPDATE) != 0))
+        crowd_violation(&scene->crowd, "mode: the word is %#x", sample->word);
+}
+
 void scene_check_sample(struct scene *scene, const struct call *call, enum scene_when when,
                         const struct sample *sample)
 {
@@ -117,13 +147,17 @@ void scene_check_sample(struct scene *scene, const struct call *call, enum scene
         crowd_enter(&scene->crowd, call->kind, CROWD_PROBER, 'X', sample->sequence + 2);
     uint32_t writer = atomic_load(&judge->writer);
     uint32_t readers = atomic_load(&judge->readers);
-    if (odd && (writer != 0 || readers != 0))
+    if ((sample->owns && writer != 0) || (odd && readers != 0))
         crowd_violation(&scene->crowd, "double grant: %u writes and %u read beside the victim",
                         writer, readers);
     if (scene->planted == MISTAKE_TWICE && odd)
         crowd_leave(&scene->crowd, call->kind, CROWD_PROBER, 'X');
     if (when == SCENE_AT_START && call->before == BEFORE_X && !odd)
         crowd_violation(&scene->crowd, "hold: the victim's is not there before the call");
+    if (when == SCENE_AT_START && call->before == BEFORE_U && (!sample->owns || odd))
+        crowd_violation(&scene->crowd, "hold: that for update is not there before the call");
+    if (when == SCENE_AT_END && call->age == 2)
+        check_change(scene, call, sample);
     int result = atomic_load(&scene->shared->result);
     bool acquires = call->what >= CALL_ACQUIRE && call->what <= CALL_DISPATCH;
     bool holds =

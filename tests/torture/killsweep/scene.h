@@ -55,6 +55,9 @@ void scene_sample(struct scene *scene, const struct call *call, pid_t pid,
 /* Its release has returned, and the broker has not read it yet. */
 bool scene_release_comes(const struct scene *scene, const struct call *call);
 
+/* Returns when its upgrade waits for readers, who stay. */
+void scene_await_upgrade(struct scene *scene, const struct call *call);
+
 enum scene_when {
     SCENE_AT_START, /* of the call */
     SCENE_MEANWHILE,

@@ -9,17 +9,22 @@ static size_t list_count;
 static void add(enum deed_kind kind, const struct call *call)
 {
     static const char *const words[] = {"serves", "cleans up before", "begins before"};
+    static const char *const words_begun[] = {"", "cleans up in", "begins in"};
     test_check(list_count < sizeof(list) / sizeof(list[0]), "the list is full");
     struct deed *deed = &list[list_count++];
     *deed = (struct deed){.kind = kind, .call = call};
-    snprintf(deed->title, sizeof(deed->title), "%s %s", words[kind], call->title);
-    deed->is_slow = call->parts[0].how == CROWD_HOLDS && call->parts[0].when == CROWD_AT_WAIT;
+    deed->begun = kind != DEED_CALL && call_is_upgrade(call);
+    snprintf(deed->title, sizeof(deed->title), "%s %s",
+             deed->begun ? words_begun[kind] : words[kind], call->title);
+    deed->is_slow = deed->begun;
+    if (call->parts[0].how == CROWD_HOLDS && call->parts[0].when == CROWD_AT_WAIT)
+        deed->is_slow = true;
 }
 
 /* Whether a worker has any part in it. */
 static bool is_served(const struct call *call)
 {
-    bool brokered = call->kind == CROWD_STRICT || call->refused;
+    bool brokered = call->kind == CROWD_STRICT || call->refused || call->async;
     for (unsigned i = 0; i < CROWD_ACTORS; i++)
         brokered = brokered || call->parts[i].how == CROWD_WAITS_ASYNC;
     switch (call->what) {
@@ -30,6 +35,11 @@ static bool is_served(const struct call *call)
     case CALL_TIMED:
     case CALL_RELEASE:
     case CALL_DECLARE:
+    case CALL_UPGRADE:
+    case CALL_TRY_UPGRADE:
+    case CALL_TIMED_UPGRADE:
+    case CALL_TO_UPDATE:
+    case CALL_TO_SHARED:
         return brokered;
     case CALL_CONNECT:
     case CALL_OPEN:
@@ -50,16 +60,17 @@ static bool is_served(const struct call *call)
 /* One for each state that a victim may be in before its call. */
 static bool stands_for_its_state(const struct call *call)
 {
-    return call->what == CALL_RELEASE || call->what == CALL_CANCEL || call->what == CALL_OPEN;
+    return call->what == CALL_RELEASE || call->what == CALL_CANCEL || call->what == CALL_OPEN ||
+           call->what == CALL_TIMED_UPGRADE;
 }
 
-static void add_all(const struct call *all, size_t count, bool late)
+static void add_all(const struct call *all, size_t count, unsigned age)
 {
     for (size_t i = 0; i < count; i++)
-        if (all[i].late == late && is_served(&all[i]))
+        if (all[i].age == age && is_served(&all[i]))
             add(DEED_CALL, &all[i]);
     for (size_t i = 0; i < count; i++) {
-        if (all[i].late == late && stands_for_its_state(&all[i])) {
+        if (all[i].age == age && stands_for_its_state(&all[i])) {
             add(DEED_DEATH, &all[i]);
             add(DEED_TAKEOVER, &all[i]);
         }
@@ -70,8 +81,9 @@ static void make_list(void)
 {
     size_t count;
     const struct call *all = calls(&count);
-    add_all(all, count, false);
-    add_all(all, count, true); /* behind them: deeds keep their numbers */
+    for (unsigned age = 0; age < CALL_AGES;
+         age++) /* later ones behind them: deeds keep their numbers */
+        add_all(all, count, age);
 }
 
 const struct deed *deeds(size_t *out_count)

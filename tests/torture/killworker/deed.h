@@ -7,8 +7,8 @@
 
 enum deed_kind {
     DEED_CALL,     /* serves the call of a client, and whom it lets go on */
-    DEED_DEATH,    /* cleans up behind a client that died before its call */
-    DEED_TAKEOVER, /* begins, while a client stands before its call */
+    DEED_DEATH,    /* cleans up behind a client that died before its call, or in its upgrade */
+    DEED_TAKEOVER, /* begins, while a client stands before its call, or is in its upgrade */
 };
 
 struct deed {
@@ -16,6 +16,7 @@ struct deed {
     enum deed_kind kind;
     const struct call *call;
     bool is_slow; /* a limit of time is not to expire in it */
+    bool begun;   /* its client is in its call */
 };
 
 /* All of them, in an order that stays. Static storage. */

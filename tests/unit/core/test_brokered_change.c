@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "common/cleanup.h"
 #include "common/clock.h"
 
 #define X LKI_MODE_EXCLUSIVE
@@ -173,10 +174,11 @@ Test(brokered_change, is_of_any_lock_that_the_session_holds)
     take_over();
     resume(a);
     resume(b);
-    release(b, two);
     struct lki_message again = change_message(place, X, NEVER);
     again.id = id;
     send_again(a, &again);
+    cr_expect(not(is_answered(a, id)), "a reader is inside");
+    release(b, two);
     EXPECT_STATUS(a, id, LKI_STATUS_OK);
     cr_expect(eq(u32, mode_in_word(), X));
     cr_expect(eq(u32, atomic_load(&native_a.area.hot[1].word) & LKI_ID_MASK, place));
@@ -296,6 +298,23 @@ Test(brokered_change, an_upgrade_goes_on_with_the_next_worker)
     EXPECT_STATUS(a, id, LKI_STATUS_OK);
 }
 
+Test(brokered_change, an_asynchronous_hold_outlives_its_upgrade_and_the_worker)
+{
+    attach_two(0);
+    uint32_t place = place_of(a, request_async(a, segment, LOCK, U, NEVER));
+    cr_assert(eq(int, native_try(&native_b, LOCK, S), LKI_TAKEN));
+    struct lki_message again = change_message(place, X, world.now_ns + LKI_NS_PER_MS);
+    again.id = send_message(a, again);
+    replace_worker();
+    send_again(a, &again);
+    cr_expect(eq(u32, mode_in_word(), X));
+    pass(2 * LKI_NS_PER_MS);
+    EXPECT_STATUS(a, again.id, LKI_STATUS_TIMED_OUT);
+    cr_expect(eq(u32, mode_in_word(), U));
+    replace_worker();
+    EXPECT_STATUS(a, release(a, place), LKI_STATUS_OK);
+}
+
 Test(brokered_change, an_upgrade_whose_time_is_over_meanwhile_is_answered_once)
 {
     attach_two(LK_STRICT);
@@ -347,13 +366,20 @@ static void send_it(void *user)
     send_again(a, &sent);
 }
 
+enum reader {
+    NOBODY_READS,
+    READER_STAYS,
+    READER_LEAVES,
+};
+
 /* From this mode to that one, with the worker dying at each step in turn. */
-static void die_at_each_step(enum lki_mode from, enum lki_mode to, bool reader_leaves)
+static void die_at_each_step(enum lki_mode from, enum lki_mode to, enum reader reader)
 {
+    bool reader_leaves = reader == READER_LEAVES;
     unsigned deaths = 0;
     for (uint64_t step = 1;; step++) {
         attach_two(LK_STRICT);
-        uint32_t one = held(a, from), two = from == U ? held(b, S) : 0;
+        uint32_t one = held(a, from), two = reader != NOBODY_READS ? held(b, S) : 0;
         sent = change_message(one, to, reader_leaves ? NEVER : 0);
         sent.id = ++world.last_id;
         world.dies_at = world.steps + step;
@@ -367,10 +393,10 @@ static void die_at_each_step(enum lki_mode from, enum lki_mode to, bool reader_l
             if (!is_answered(a, sent.id))
                 send_again(a, &sent);
         }
-        if (two && reader_leaves)
+        if (reader_leaves)
             release(b, two);
         work();
-        if (to == X && !reader_leaves) {
+        if (to == X && reader == READER_STAYS) {
             enum lki_status status = status_of(a, sent.id);
             cr_assert(status == LKI_STATUS_BUSY || status == LKI_STATUS_TIMED_OUT, "step %lu: %d",
                       (unsigned long)step, (int)status);
@@ -394,11 +420,37 @@ static void die_at_each_step(enum lki_mode from, enum lki_mode to, bool reader_l
 
 Test(brokered_change, has_its_effect_once_wherever_the_worker_dies)
 {
-    die_at_each_step(U, X, true);
-    die_at_each_step(U, X, false);
-    die_at_each_step(U, S, false);
-    die_at_each_step(X, U, false);
-    die_at_each_step(X, S, false);
+    die_at_each_step(U, X, NOBODY_READS);
+    die_at_each_step(U, X, READER_STAYS);
+    die_at_each_step(U, X, READER_LEAVES);
+    die_at_each_step(U, S, READER_STAYS);
+    die_at_each_step(X, U, NOBODY_READS);
+    die_at_each_step(X, S, NOBODY_READS);
+}
+
+Test(brokered_change, what_is_not_weaker_is_refused_wherever_the_worker_dies)
+{
+    static const enum lki_mode modes[] = {U, S};
+    for (unsigned i = 0; i < LKI_ARRAY_LENGTH(modes); i++) {
+        bool lives = false;
+        for (uint64_t step = 1; !lives; step++) {
+            attach_two(LK_STRICT);
+            sent = change_message(held(a, modes[i]), modes[i], 0);
+            sent.id = ++world.last_id;
+            world.dies_at = world.steps + step;
+            lives = survives(send_it, NULL);
+            world.dies_at = 0;
+            if (!lives) {
+                take_over();
+                resume(a);
+                if (!is_answered(a, sent.id))
+                    send_again(a, &sent);
+            }
+            EXPECT_STATUS(a, sent.id, LKI_STATUS_NOT_HOLDER);
+            world_teardown();
+            world_setup();
+        }
+    }
 }
 
 Test(brokered_change, an_acquire_for_update_has_its_effect_once_too)
