@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BENCH_SERIES_MAX 24
+#define BENCH_SERIES_MAX 32
 #define BENCH_COMPARISONS_MAX 2
 #define BENCH_NO_BASE (-1)
 

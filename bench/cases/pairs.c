@@ -6,7 +6,8 @@
 #include "bench/bench.h"
 #include "common/clock.h"
 
-#define SERIES_MAX (2 * BENCH_PEERS_MAX)
+#define SERIES_MAX                                                                                 \
+    (2 * BENCH_PEERS_MAX + 4) /* of lockkeeper two modes more, and the inline pairs */
 #define SAMPLE_NS (4 * LKI_NS_PER_MS)
 
 struct kind {
@@ -51,7 +52,10 @@ static void add_kind(struct bench *bench, struct bench_group *group, size_t *cou
     bench_peer_make(bench, peer);
     kind->handle = peer->join(bench);
     snprintf(kind->name, sizeof(kind->name), "%s%s", peer->name,
-             mode == BENCH_SHARED ? ", shared" : "");
+             mode == BENCH_SHARED    ? ", shared"
+             : mode == BENCH_UPDATE  ? ", update"
+             : mode == BENCH_UPGRADE ? ", update and upgrade"
+                                     : "");
     kind->series = bench_series_add(group, kind->name);
 }
 
@@ -105,6 +109,8 @@ void bench_pairs(struct bench *bench, struct bench_report *report)
         if (peer->shares)
             add_kind(bench, group, &count, peer, BENCH_SHARED);
     }
+    add_kind(bench, group, &count, &bench_peer_lockkeeper, BENCH_UPDATE);
+    add_kind(bench, group, &count, &bench_peer_lockkeeper, BENCH_UPGRADE);
     add_kind(bench, group, &count, &bench_peer_lockkeeper_inline, BENCH_EXCLUSIVE);
     add_kind(bench, group, &count, &bench_peer_lockkeeper_inline, BENCH_SHARED);
     set_goals(group);

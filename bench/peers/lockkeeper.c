@@ -61,6 +61,14 @@ static int pairs(void *arg, enum bench_mode mode, unsigned count)
     if (mode == BENCH_SHARED)
         BENCH_PAIRS(count, lk_lock_acquire(lock, LK_SHARED, LK_WAIT_FOREVER),
                     lk_lock_release(lock));
+    if (mode == BENCH_UPDATE)
+        BENCH_PAIRS(count, lk_lock_acquire(lock, LK_UPDATE, LK_WAIT_FOREVER),
+                    lk_lock_release(lock));
+    if (mode == BENCH_UPGRADE)
+        BENCH_PAIRS(count,
+                    lk_lock_acquire(lock, LK_UPDATE, LK_WAIT_FOREVER) |
+                        lk_lock_upgrade(lock, LK_WAIT_FOREVER),
+                    lk_lock_release(lock));
     BENCH_PAIRS(count, lk_lock_acquire(lock, LK_EXCLUSIVE, LK_WAIT_FOREVER), lk_lock_release(lock));
 }
 

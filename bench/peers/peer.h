@@ -14,6 +14,8 @@ struct bench;
 enum bench_mode {
     BENCH_EXCLUSIVE,
     BENCH_SHARED,
+    BENCH_UPDATE,  /* of lockkeeper's pairs alone */
+    BENCH_UPGRADE, /* the same, becoming exclusive in between */
 };
 
 struct bench_peer {
