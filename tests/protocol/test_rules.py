@@ -233,6 +233,7 @@ class Refusals(MeetingTest):
             other.release(taken, lock=1)
         mine.acquire(lock=1)
         later = other.acquire_later(lock=1)
+        self.until_waiting(mine, 1, lock=1)  # else it may be the one that closes the ring
         refused("DEADLOCK", mine.upgrade, grant)
         other.client.cancel(later)
         self.refused("CANCELED", other.granted, later)

@@ -195,6 +195,51 @@ Test(brokered_change, is_refused_while_the_session_waits_for_another_lock)
     cr_expect(not(is_answered(a, waits)));
 }
 
+Test(brokered_change, is_refused_while_an_upgrade_of_the_same_hold_waits)
+{
+    attach_two(LK_STRICT);
+    uint32_t one = held(a, U), two = held(b, S);
+    uint64_t waits = change(a, one, X, NEVER);
+    EXPECT_STATUS(a, change(a, one, X, NEVER), LKI_STATUS_NOT_HOLDER);
+    EXPECT_STATUS(a, change(a, one, S, 0), LKI_STATUS_NOT_HOLDER);
+    cr_expect(not(is_answered(a, waits)));
+    release(b, two);
+    EXPECT_STATUS(a, waits, LKI_STATUS_OK);
+}
+
+Test(brokered_change, an_upgrade_that_would_wait_once_too_often_leaves_the_hold)
+{
+    struct lkd_core_config config = {.broker_uid = 7, .token_epoch_s = 1000};
+    config.limits.max[LKD_WAITS] = 4; /* of these one for each session */
+    world_teardown();
+    world_setup_with(&config);
+    attach_two(LK_STRICT);
+    uint32_t one = held(a, U), two = held(b, S);
+    EXPECT_STATUS(b, request_acquire(b, segment, 1, X, NEVER), LKI_STATUS_OK);
+    uint64_t waits = request_async(a, segment, 1, X, NEVER);
+    EXPECT_STATUS(a, change(a, one, X, NEVER), LKI_STATUS_QUOTA);
+    cr_expect(eq(u32, mode_in_word(), U));
+    cr_expect(not(is_answered(a, waits)));
+    release(b, two);
+    EXPECT_STATUS(a, change(a, one, X, NEVER), LKI_STATUS_OK);
+}
+
+static uint64_t held_ns(uint32_t lock)
+{
+    return reply(b, request_holder(b, segment, lock))->effect.message.as.holder_is.held_ns;
+}
+
+Test(brokered_change, how_long_it_is_held_for_update_is_known_of_the_last_grant)
+{
+    attach_two(LK_STRICT);
+    held(a, U);
+    world.now_ns += LKI_NS_PER_MS;
+    cr_expect(eq(u64, held_ns(LOCK), LKI_NS_PER_MS));
+    EXPECT_STATUS(a, request_acquire(a, segment, 1, U, NEVER), LKI_STATUS_OK);
+    cr_expect(eq(u64, held_ns(LOCK), 0));
+    cr_expect(eq(u64, held_ns(1), 0));
+}
+
 Test(brokered_change, damage_is_told_and_can_be_mended)
 {
     attach_two(LK_STRICT);

@@ -70,6 +70,10 @@ REFUSES(with_an_acquire_of_no_lock, ledger.attachments[0].stage = LKD_ACQUIRE_TR
         ledger.attachments[0].mode = LKI_MODE_SHARED; ledger.attachments[0].lock = 1u << 19)
 REFUSES(with_an_acquire_in_no_mode, ledger.attachments[0].stage = LKD_ACQUIRE_TRYING;
         ledger.attachments[0].mode = 7)
+REFUSES(with_an_acquire_in_mode_0, ledger.attachments[0].stage = LKD_ACQUIRE_TRYING;
+        ledger.attachments[0].mode = 0)
+REFUSES(with_an_upgrade_of_no_lock, ledger.attachments[0].upgrading = true;
+        ledger.attachments[0].change_lock = 1u << 19)
 REFUSES(with_a_segment_of_other_counts, ledger.segments[0].locks ^= 1u << 10)
 REFUSES(with_a_segment_without_locks, ledger.segments[0].locks = 0)
 REFUSES(with_a_name_that_is_too_long, ledger.segments[0].name_bytes |= 1u << 12)

@@ -268,6 +268,18 @@ Test(bias, without_a_barrier_a_try_takes_nothing_and_leaves_the_bias)
     take(BERT, X);
 }
 
+Test(bias, without_a_barrier_an_upgrade_is_not_tried_and_leaves_the_bias)
+{
+    take(BERT, U);
+    barrier_works = false;
+    cr_expect(eq(int, lki_lock_upgrade_try(party(BERT), lock, LKI_HOLD_DATA), LKI_BUSY));
+    cr_expect(eq(u32, word() & LKI_BIASED, LKI_BIASED));
+    cr_expect(eq(int, lki_lock_held_by(party(BERT), lock), U));
+    barrier_works = true;
+    cr_expect(eq(int, lki_lock_upgrade_try(party(BERT), lock, LKI_HOLD_DATA), LKI_TAKEN));
+    cr_expect(eq(u32, word() & LKI_BIASED, 0));
+}
+
 Test(bias, without_a_barrier_a_wait_tries_it_again_soon)
 {
     barrier_works = false;

@@ -304,6 +304,53 @@ Test(races, repair_tries_again_when_a_waiter_parks_in_between)
     cr_expect(eq(int, look(BERT), LKI_TAKEN_DIED));
 }
 
+/* --- for update --- */
+
+static int upgrade_try(enum who who)
+{
+    return (int)lki_lock_upgrade_try(party(who), lock, LKI_HOLD_DATA);
+}
+
+Test(races, a_try_for_update_beaten_by_one_who_reads_goes_on_beside_it)
+{
+    at_step("try_update", 1, bert_reads);
+    cr_expect(eq(int, try_lock(ANNA, U), LKI_TAKEN));
+    cr_expect(eq(int, lki_lock_held_by(party(BERT), lock), S));
+}
+
+Test(races, an_upgrade_keeps_a_waiter_that_parks_in_between)
+{
+    take(ANNA, U);
+    at_step("upgrade_try", 1, bert_waits);
+    cr_expect(eq(int, upgrade_try(ANNA), LKI_TAKEN));
+    cr_expect(eq(u32, word() & LKI_PARKED, LKI_PARKED));
+    release(ANNA);
+    cr_expect(was_woken(BERT));
+}
+
+Test(races, an_upgrade_draws_back_when_a_reader_comes_after_its_look)
+{
+    take(ANNA, U);
+    take(CARL, S);
+    release(CARL); /* READ stays */
+    uint64_t before = sequence();
+    at_step("upgrade_try", 1, bert_reads);
+    cr_expect(eq(int, upgrade_try(ANNA), LKI_BUSY));
+    cr_expect(eq(int, lki_lock_held_by(party(ANNA), lock), U));
+    cr_expect(eq(u64, sequence(), before), "it was not inside");
+    cr_expect(eq(int, try_lock(DORA, S), LKI_TAKEN), "readers may join");
+}
+
+Test(races, a_downgrade_keeps_a_waiter_that_parks_in_between)
+{
+    take(ANNA, X);
+    at_step("cas_word", 1, bert_waits);
+    cr_expect(eq(int, lki_lock_downgrade(party(ANNA), lock, U), LKI_TAKEN));
+    cr_expect(eq(u32, word() & (LKI_PARKED | LKI_UPDATE), LKI_PARKED | LKI_UPDATE));
+    release(ANNA);
+    cr_expect(was_woken(BERT));
+}
+
 /* --- beaten by one access --- */
 
 Test(races, a_try_beaten_to_the_word_is_busy)

@@ -21,6 +21,13 @@ static int resume(enum who who, enum lki_mode mode)
     return resume_as(who, mode, LKI_HOLD_DATA);
 }
 
+static int resume_upgrade(enum who who)
+{
+    struct lki_party *self = party(who);
+    cr_assert(lki_party_init(self, &area, self->id, self->wake, self->user));
+    return (int)lki_wait_resume_upgrade(wait_of(who), self, lock, now_ns, LKI_TIME_NEVER);
+}
+
 /* What the step that fills a cell leaves of a reader whose driver died right after it. */
 static void leave_a_cell(enum who who)
 {
@@ -198,6 +205,72 @@ Test(resume, a_back_out_that_is_begun_anew_keeps_the_turn_of_an_impatient_waiter
     lki_wait_give_up(wait_of(BERT));
     cr_expect(was_woken(CARL));
     cr_expect(eq(u32, word() & LKI_FAIR, LKI_FAIR), "else anybody may pass Carl");
+}
+
+/* --- For update --- */
+
+Test(resume, a_hold_for_update_has_its_sequence_raised_once_more)
+{
+    take(ANNA, U);
+    take(BERT, S);
+    uint64_t token = sequence();
+    cr_expect(eq(int, resume(ANNA, U), LKI_TAKEN));
+    cr_expect(eq(u64, sequence(), token + 2), "nobody was told of the other");
+    cr_expect(eq(int, lki_lock_held_by(party(ANNA), lock), U));
+}
+
+Test(resume, an_upgrade_that_was_not_begun_begins)
+{
+    take(ANNA, U);
+    take(BERT, S);
+    cr_expect(eq(int, resume_upgrade(ANNA), LKI_SLEEP));
+    cr_expect(eq(int, look(ANNA), LKI_SLEEP), "Bert reads");
+    cr_expect(eq(int, lki_lock_held_by(party(ANNA), lock), X));
+    release(BERT);
+    cr_expect(was_woken(ANNA));
+    cr_expect(eq(int, look(ANNA), LKI_TAKEN));
+}
+
+Test(resume, an_upgrade_that_waits_for_readers_waits_on)
+{
+    take(ANNA, U);
+    take(BERT, S);
+    (void)lki_wait_begin_upgrade(wait_of(ANNA), party(ANNA), lock, LKI_HOLD_DATA, now_ns,
+                                 LKI_TIME_NEVER);
+    cr_assert(eq(int, look(ANNA), LKI_SLEEP));
+    cr_expect(eq(int, resume_upgrade(ANNA), LKI_SLEEP));
+    cr_expect(eq(int, look(ANNA), LKI_SLEEP), "Bert reads");
+    release(BERT);
+    cr_expect(eq(int, look(ANNA), LKI_TAKEN));
+    cr_expect(eq(u64, sequence() & 1, 1));
+}
+
+Test(resume, an_upgrade_that_has_been_is_known_by_the_odd_sequence)
+{
+    take(ANNA, U);
+    cr_assert(eq(int, lki_lock_upgrade_try(party(ANNA), lock, LKI_HOLD_DATA), LKI_TAKEN));
+    uint64_t token = sequence();
+    cr_expect(eq(int, resume_upgrade(ANNA), LKI_TAKEN));
+    cr_expect(eq(u64, sequence(), token));
+}
+
+Test(resume, an_upgrade_of_no_hold_is_none)
+{
+    take(BERT, U);
+    uint32_t before = word();
+    cr_expect(eq(int, resume_upgrade(ANNA), LKI_NOT_HELD));
+    cr_expect(eq(u32, word(), before));
+}
+
+Test(resume, a_downgrade_that_filled_its_cell_is_begun_anew_and_fills_no_other)
+{
+    take(ANNA, X);
+    leave_a_cell(ANNA);
+    cr_expect(eq(int, lki_lock_downgrade(party(ANNA), lock, S), LKI_TAKEN));
+    cr_expect(eq(u32, atomic_load(&party(ANNA)->self->cells[1]), 0));
+    cr_expect(eq(int, lki_lock_held_by(party(ANNA), lock), S));
+    release(ANNA);
+    take(BERT, X);
 }
 
 Test(resume, a_hold_that_is_not_there_is_left_alone)
