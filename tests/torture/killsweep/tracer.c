@@ -447,6 +447,9 @@ static enum tracer_end run_to(pid_t pid, const struct path_point *point, tracer_
             continue;
         if (signal == DIED)
             return TRACER_DIED;
+        /* Of an INTERRUPT for which it had stopped already: it stops again, at its next system call. */
+        if (last_status >> 16 == PTRACE_EVENT_STOP)
+            continue;
         test_check(signal == SIGTRAP && read_pc(pid) == point->pc + 1, "signal %d at %#llx", signal,
                    (unsigned long long)read_pc(pid));
         if (++turn == point->turn) {
