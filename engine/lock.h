@@ -71,7 +71,7 @@ enum lki_verdict lki_lock_try(struct lki_party *party, uint32_t lock, enum lki_m
  * damage. When that pays is the caller's to know. */
 void lki_lock_bias(struct lki_party *party, uint32_t lock);
 
-/* Releases a hold of either mode. LKI_RELEASED, _NOT_HELD or _STALE. */
+/* Releases a hold of any mode. LKI_RELEASED, _NOT_HELD or _STALE. */
 enum lki_verdict lki_lock_release(struct lki_party *party, uint32_t lock);
 
 /* Makes an update hold exclusive if no reader is inside, without disturbing those who are; `hold` is how it

@@ -37,6 +37,23 @@ static void optimistic(struct lk_lock *lock, unsigned long count)
     }
 }
 
+static void update(struct lk_lock *lock, unsigned long count)
+{
+    for (unsigned long i = 0; i < count; i++) {
+        test_check(lk_lock_acquire(lock, LK_UPDATE, LK_WAIT_FOREVER) == LK_ACQUIRED, "acquire");
+        test_check(lk_lock_release(lock) == 0, "release");
+    }
+}
+
+static void upgrade(struct lk_lock *lock, unsigned long count)
+{
+    for (unsigned long i = 0; i < count; i++) {
+        test_check(lk_lock_acquire(lock, LK_UPDATE, LK_WAIT_FOREVER) == LK_ACQUIRED, "acquire");
+        test_check(lk_lock_upgrade(lock, LK_WAIT_FOREVER) == LK_ACQUIRED, "upgrade");
+        test_check(lk_lock_release(lock) == 0, "release");
+    }
+}
+
 static void exclusive_inline(struct lk_lock *lock, unsigned long count)
 {
     const struct lk_inline *fast = lk_lock_inline(lock, LK_INLINE_LAYOUT);
@@ -84,6 +101,8 @@ static const struct {
     {"shared", shared},
     {"optimistic", optimistic},
     {"alternating", alternating},
+    {"update", update},
+    {"upgrade", upgrade},
     {"exclusive_inline", exclusive_inline},
     {"shared_inline", shared_inline},
     {"optimistic_inline", optimistic_inline},

@@ -165,7 +165,9 @@ static void leave_a_child(void)
 {
     if (fork() == 0) { /* has the socket, and says nothing */
         prctl(PR_SET_PDEATHSIG, 0);
-        usleep(100 * 1000);
+        usleep(
+            100 *
+            1000); /* outlives its parent, whose end is what counts; nobody could tell it when to go */
         _exit(0);
     }
 }
