@@ -120,7 +120,8 @@ static int look(struct lki_transport *transport, struct lki_record *out_record)
         r = receive_once(transport, LKI_CHANNEL_NO_WAIT, out_record);
     while (lki_spin_go_on(&transport->spin, lki_clock_now_ns()) && r == -EAGAIN);
     lki_spin_end(&transport->spin, r != -EAGAIN);
-    return r;
+    return r == -ENOBUFS ? -EAGAIN
+                         : r; /* whoever waits finds memory, or hears that there is none */
 }
 
 /* As receive_once(); -EAGAIN: the time is over. */
@@ -153,6 +154,8 @@ int lki_transport_receive(struct lki_transport *transport, uint64_t deadline_ns,
         return -ETIMEDOUT;
     if (r == -EMFILE || r == -ENOMEM)
         return r;
+    if (r == -ENOBUFS)
+        return -ENOMEM;
     transport->lost = true;
     return r == -EPROTO || r == -EMSGSIZE ? -EPROTO : -ECONNRESET;
 }
