@@ -80,7 +80,7 @@ bool lki_transport_send_hint(struct lki_transport *transport, struct lki_message
     return lki_channel_send(transport->socket_fd, request, NULL, 0, LKI_CHANNEL_NO_WAIT) == 0;
 }
 
-/* Waits until the socket has something. Returns 0 or -ETIMEDOUT. */
+/* Waits until the socket has something. Returns 0 or -EAGAIN: the time is over. */
 static int wait_readable(int socket_fd, uint64_t deadline_ns)
 {
     for (;;) {
@@ -93,7 +93,7 @@ static int wait_readable(int socket_fd, uint64_t deadline_ns)
         if (ready > 0)
             return 0; /* errors and the end too: receiving tells which */
         if (ready == 0)
-            return -ETIMEDOUT;
+            return -EAGAIN;
         if (errno != EINTR)
             return -errno;
     }
@@ -110,20 +110,42 @@ static int receive_once(struct lki_transport *transport, enum lki_channel_flags 
                                &reason);
 }
 
+/* Looks for a while, 50 us at most. Returns as receive_once(); -EAGAIN: nothing came. */
+static int look(struct lki_transport *transport, struct lki_record *out_record)
+{
+    int r = -EAGAIN;
+    if (lki_has_one_processor() || !lki_spin_begin(&transport->spin, lki_clock_now_ns()))
+        return r;
+    do
+        r = receive_once(transport, LKI_CHANNEL_NO_WAIT, out_record);
+    while (lki_spin_go_on(&transport->spin, lki_clock_now_ns()) && r == -EAGAIN);
+    lki_spin_end(&transport->spin, r != -EAGAIN);
+    return r == -ENOBUFS ? -EAGAIN
+                         : r; /* whoever waits finds memory, or hears that there is none */
+}
+
+/* As receive_once(); -EAGAIN: the time is over. */
+static int receive(struct lki_transport *transport, uint64_t deadline_ns,
+                   struct lki_record *out_record)
+{
+    if (deadline_ns == 0)
+        return receive_once(transport, LKI_CHANNEL_NO_WAIT, out_record);
+    int r = look(transport, out_record);
+    if (r != -EAGAIN)
+        return r;
+    if (deadline_ns == LKI_TIME_NEVER)
+        return receive_once(transport, LKI_CHANNEL_WAIT, out_record);
+    r = wait_readable(transport->socket_fd, deadline_ns);
+    return r < 0 ? r : receive_once(transport, LKI_CHANNEL_NO_WAIT, out_record);
+}
+
 int lki_transport_receive(struct lki_transport *transport, uint64_t deadline_ns,
                           struct lki_record *out_record)
 {
     out_record->fd_count = 0;
     if (transport->lost)
         return -ECONNRESET;
-    enum lki_channel_flags flags = LKI_CHANNEL_WAIT;
-    if (deadline_ns != LKI_TIME_NEVER) {
-        flags = LKI_CHANNEL_NO_WAIT;
-        int r = deadline_ns ? wait_readable(transport->socket_fd, deadline_ns) : 0;
-        if (r < 0)
-            return r;
-    }
-    int r = receive_once(transport, flags, out_record);
+    int r = receive(transport, deadline_ns, out_record);
     if ((r > 0 || r == -EMFILE) && out_record->message.type != LKI_REPLY_RESUMED)
         transport->heard = true;
     if (r > 0)
@@ -132,6 +154,8 @@ int lki_transport_receive(struct lki_transport *transport, uint64_t deadline_ns,
         return -ETIMEDOUT;
     if (r == -EMFILE || r == -ENOMEM)
         return r;
+    if (r == -ENOBUFS)
+        return -ENOMEM;
     transport->lost = true;
     return r == -EPROTO || r == -EMSGSIZE ? -EPROTO : -ECONNRESET;
 }

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/spin.h"
 #include "proto/arena.h"
 #include "proto/channel.h"
 #include "proto/message.h"
@@ -26,6 +27,7 @@ struct lki_transport {
     bool heard;    /* something was answered */
     uint64_t last_id;
     struct lki_inbox *inbox; /* borrowed */
+    struct lki_spin spin;    /* waiting for answers */
 };
 
 /* A message received, with its descriptors. What the message points to is valid until the next

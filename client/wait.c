@@ -6,12 +6,12 @@
 #include <linux/futex.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
-#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "client/deadlock.h"
 #include "common/clock.h"
+#include "common/spin.h"
 #include "engine/wait.h"
 
 #define SPINS_MAX 200u /* pauses; about 10 us: less than a sleep and a wake cost */
@@ -59,18 +59,6 @@ static void pause_briefly(void)
 #endif
 }
 
-static bool has_one_processor(void)
-{
-    static _Atomic int processors; /* 0: not asked yet */
-    /* relaxed: a number that is the same whoever asks */
-    int count = atomic_load_explicit(&processors, memory_order_relaxed);
-    if (count == 0) {
-        count = get_nprocs();
-        atomic_store_explicit(&processors, count, memory_order_relaxed);
-    }
-    return count == 1;
-}
-
 /* What is wanted: the lock in a mode, or for a hold for update to become exclusive. */
 struct wish {
     enum lki_mode mode;
@@ -88,7 +76,7 @@ static enum lki_verdict try_once(struct lk_lock *lock, const struct wish *wish)
  * worth it is learned per lock: the limit drifts to twice what the last waits needed. */
 static enum lki_verdict spin(struct lk_lock *lock, const struct wish *wish)
 {
-    if (has_one_processor())
+    if (lki_has_one_processor())
         return LKI_BUSY;
     uint32_t limit = 2 * lock->spins + 2 * SPINS_PER_LOOK;
     if (limit > SPINS_MAX)

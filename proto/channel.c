@@ -177,7 +177,8 @@ static void receive_record(int socket_fd, uint8_t *buffer, size_t capacity_bytes
     } while (out->size_bytes < 0 && (errno == EINTR || errno == ECONNRESET));
     out->fd_count = 0;
     if (out->size_bytes < 0) {
-        out->size_bytes = -errno;
+        /* ENOMEM is said where a record was taken out and there was no memory for its message. */
+        out->size_bytes = errno == ENOMEM ? -ENOBUFS : -errno;
         return;
     }
     out->flags = record.msg_flags;

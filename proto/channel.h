@@ -69,6 +69,7 @@ int lki_channel_send_record(int socket_fd, const uint8_t *bytes, size_t size_byt
  *                -EMFILE: descriptors were lost, since our own table is full. *out has the message,
  *                so that its receiver can say what failed
  *                -EAGAIN: nothing there, with LKI_CHANNEL_NO_WAIT
+ *                -ENOMEM: the record is lost; -ENOBUFS: it is still there
  *                any other errno of recvmsg(2)
  */
 int lki_channel_receive(int socket_fd, struct lki_arena *arena, uint8_t *buffer,

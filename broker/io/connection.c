@@ -566,9 +566,12 @@ static void on_ready(uv_poll_t *handle, int status, int events)
     if (events & UV_WRITABLE)
         flush(connection);
     if (events & UV_READABLE) {
-        for (int i = 0; i < RECORDS_PER_TURN && !connection->closing && !connection->in_offer; i++)
+        for (int i = 0; i < RECORDS_PER_TURN && !connection->closing && !connection->in_offer;
+             i++) {
             if (!receive_one(connection))
                 break;
+            daemon->records++;
+        }
     }
     if (!connection->closing)
         watch_or_drop(connection);

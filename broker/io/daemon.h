@@ -21,6 +21,7 @@
 #include "broker/io/watchdog.h"
 #include "broker/io/worker.h"
 #include "common/list.h"
+#include "common/spin.h"
 #include "proto/channel.h"
 
 struct lkd_link;         /* broker/io/link.h */
@@ -70,6 +71,8 @@ struct lkd_daemon {
     uint64_t timer_due_ns; /* LKI_TIME_NEVER: not armed */
     uv_idle_t worker;      /* runs while the core's deadline is 0 */
     uint32_t slice_locks;
+    struct lki_spin spin; /* waiting for requests */
+    uint64_t records;     /* received from all */
     uv_timer_t idle_exit;
     uv_timer_t alive;
     struct lkd_watchdog watchdog;

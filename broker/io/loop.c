@@ -301,6 +301,21 @@ int lkd_daemon_init(struct lkd_daemon *daemon, struct lkd_instance *instance,
     return r;
 }
 
+/* After a request the next one is often near: its sender has the answer already. Ends when there was none for a
+ * while. */
+static void look_for_more(struct lkd_daemon *daemon)
+{
+    bool came = !lki_has_one_processor();
+    while (came && !daemon->stopping && lki_spin_begin(&daemon->spin, lki_clock_now_ns())) {
+        uint64_t records = daemon->records;
+        do {
+            (void)uv_run(&daemon->loop, UV_RUN_NOWAIT);
+            came = daemon->records != records;
+        } while (!came && !daemon->stopping && lki_spin_go_on(&daemon->spin, lki_clock_now_ns()));
+        lki_spin_end(&daemon->spin, came);
+    }
+}
+
 void lkd_daemon_run(struct lkd_daemon *daemon)
 {
     if (daemon->options.ready_fd >= 0) {
@@ -315,8 +330,12 @@ void lkd_daemon_run(struct lkd_daemon *daemon)
         (void)uv_timer_start(&daemon->alive, on_alive, daemon->options.alive_interval_ms,
                              daemon->options.alive_interval_ms);
     lkd_daemon_note_use(daemon);
-    while (!daemon->stopping)
-        (void)uv_run(&daemon->loop, UV_RUN_DEFAULT);
+    while (!daemon->stopping) {
+        uint64_t records = daemon->records;
+        (void)uv_run(&daemon->loop, UV_RUN_ONCE);
+        if (daemon->records != records)
+            look_for_more(daemon);
+    }
 }
 
 static void on_patience_over(uv_timer_t *timer)
