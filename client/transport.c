@@ -120,8 +120,8 @@ static int look(struct lki_transport *transport, struct lki_record *out_record)
         r = receive_once(transport, LKI_CHANNEL_NO_WAIT, out_record);
     while (lki_spin_go_on(&transport->spin, lki_clock_now_ns()) && r == -EAGAIN);
     lki_spin_end(&transport->spin, r != -EAGAIN);
-    return r == -ENOBUFS ? -EAGAIN
-                         : r; /* whoever waits finds memory, or hears that there is none */
+    /* Without memory the record is still there: whoever waits for it finds some, or hears that there is none. */
+    return r == -ENOBUFS ? -EAGAIN : r;
 }
 
 /* As receive_once(); -EAGAIN: the time is over. */
