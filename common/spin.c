@@ -8,7 +8,7 @@
  * save. */
 #define LIMIT_NS_MAX 50000u
 #define LIMIT_NS_MIN 2000u
-#define MISSES_MAX 6u
+#define MISSES_MAX 8u
 #define LOOK_NS_MAX 5000u /* ten times what a look takes, less than two switches and an answer */
 
 bool lki_has_one_processor(void)
@@ -71,7 +71,7 @@ void lki_spin_end(struct lki_spin *spin, bool came)
     }
     /* What has become slower is found again by looking longer, the more rarely. */
     spin->limit_ns = within_limits(2 * spin->limit_ns);
-    spin->pausing = (uint8_t)(1u << spin->misses);
+    spin->pausing = (uint16_t)(1u << spin->misses);
     if (spin->misses < MISSES_MAX)
         spin->misses++;
 }

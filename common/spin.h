@@ -2,7 +2,7 @@
 /* Whether to look again for a while before sleeping in the kernel. Being put to sleep and woken takes longer
  * than most answers, above all where processors are virtual. But who looks in vain, or while others want the
  * processor, takes it from somebody: so the time for looking drifts to twice what the last hits needed, and
- * after each miss looking pauses, for 1, 2, 4, up to 64 waits.
+ * after each miss looking pauses, for 1, 2, 4, up to 256 waits.
  *
  *     if (lki_spin_begin(&spin, now)) {
  *         do
@@ -22,9 +22,9 @@ struct lki_spin {
     uint64_t began_ns; /* of the last wait */
     uint64_t seen_ns;
     uint32_t looks;
-    bool disturbed;  /* somebody else ran on this processor meanwhile */
-    uint8_t misses;  /* in a row, at most 6 */
-    uint8_t pausing; /* so many waits are left that do not look */
+    bool disturbed;   /* somebody else ran on this processor meanwhile */
+    uint8_t misses;   /* in a row, at most 8 */
+    uint16_t pausing; /* so many waits are left that do not look */
 };
 
 /* Whether this process may use one processor alone, as it was when first asked: nobody could answer while it

@@ -48,8 +48,8 @@ Test(spin, the_first_wait_does_not_look)
 Test(spin, looking_in_vain_becomes_rare)
 {
     struct lki_spin spin = {0};
-    cr_expect(le(uint, looks_of(&spin, 6500, 1000000), 6500 / 65 + 7));
-    cr_expect(ge(uint, looks_of(&spin, 65, 1000000), 1), "but does not end");
+    cr_expect(le(uint, looks_of(&spin, 6500, 1000000), 6500 / 257 + 9));
+    cr_expect(ge(uint, looks_of(&spin, 257, 1000000), 1), "but does not end");
 }
 
 Test(spin, nobody_looks_for_longer_than_a_sleep_and_a_wake_take)
@@ -64,7 +64,7 @@ Test(spin, answers_that_come_soon_again_are_found)
     struct lki_spin spin = {0};
     looks_of(&spin, 1000, 8000);
     looks_of(&spin, 1000, 1000000);
-    looks_of(&spin, 65, 8000);
+    looks_of(&spin, 257, 8000);
     cr_expect(eq(uint, looks_of(&spin, 100, 8000), 100));
     wait_once(&spin, 1000000);
     cr_expect(eq(uint, looks_of(&spin, 100, 8000), 99), "one miss is one pause");
@@ -75,7 +75,7 @@ Test(spin, answers_that_became_slower_are_found)
     struct lki_spin spin = {0};
     looks_of(&spin, 1000, 1000);
     cr_assert(lt(u64, spin.limit_ns, 5000));
-    looks_of(&spin, 100, 30000);
+    looks_of(&spin, 257, 30000);
     cr_expect(eq(uint, looks_of(&spin, 100, 30000), 100));
 }
 
@@ -96,7 +96,7 @@ Test(spin, an_answer_from_the_same_processor_is_a_miss)
     unsigned looked = 0;
     for (unsigned i = 0; i < 6500; i++)
         looked += wait_disturbed(&spin);
-    cr_expect(le(uint, looked, 6500 / 65 + 7));
+    cr_expect(le(uint, looked, 6500 / 257 + 9));
 }
 
 Test(spin, an_answer_that_was_there_tells_nothing)
