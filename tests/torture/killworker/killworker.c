@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* killworker [--all | --share N] [--deeds N] [--seconds N] [--seed N] [--deed N] [--list]
- *            [--break NAME]
+ *            [--nap US] [--break NAME]
  *
  * Kills the broker's worker at the instructions of what it does: serving calls, cleaning up behind a
  * dead client, and taking over from a dead worker; beside clients that hold and wait. Another worker
@@ -12,6 +12,7 @@
  *            the seed
  * --seconds  after the points, again with other seeds, until so much time has passed
  * --deed     only this one, from 1; --list shows them
+ * --nap      so many us before each step of a recording: as slow as it is beside busy processes
  * --break    plants a mistake, to see it found: those of killsweep_broker, and result
  *
  * Points are the instructions of the daemon's program, and the calls that it makes of libraries, such
@@ -52,6 +53,7 @@ static struct {
     uint64_t share;
     uint64_t deeds;
     uint64_t only;
+    uint64_t nap_ns;
     uint64_t swept;
     uint64_t points;
     uint64_t skipped;
@@ -153,6 +155,7 @@ static void kill_worker(pid_t worker, enum when when, const struct path_point *p
     enum tracer_end end = TRACER_REACHED;
     range.over = true;
     range.steps_max = STEPS_MAX;
+    range.nap_ns = run.nap_ns;
     if (when == RECORD)
         end = tracer_record_until(worker, &range, is_done, around, path);
     else
@@ -278,6 +281,10 @@ static void sweep_deed(const struct deed *deed, uint64_t number)
     uint64_t before = run.points;
     run.swept++;
     kill_and_report(deed, number, SIZE_MAX, RECORD, NULL, &path);
+    /* Nothing would be killed in it, and nobody know. In few steps there may be nothing to do for it. */
+    if (path.count == 0 && path.steps >= STEPS_MAX)
+        crowd_violation(&run.scene.crowd, "recording: no point of deed %" PRIu64 " in %zu steps",
+                        number, path.steps);
     for (size_t i = 0; i < path.count && !must_stop(); i++)
         if (is_chosen(deed, &path.points[i], number, i))
             kill_and_report(deed, number, i, AT_POINT, &path.points[i], NULL);
@@ -313,6 +320,8 @@ static void parse(int argc, char **argv)
             run.seed = test_number(argv[++i]);
         else if (more && strcmp(argv[i], "--deed") == 0)
             run.only = test_number(argv[++i]);
+        else if (more && strcmp(argv[i], "--nap") == 0)
+            run.nap_ns = test_number(argv[++i]) * 1000;
         else if (more && strcmp(argv[i], "--break") == 0)
             run.planted = mistake_of(argv[++i]);
         else
