@@ -16,6 +16,7 @@ enum mistake { /* to be planted, to see that it is found */
                MISTAKE_TOKEN,      /* the sequence falls */
                MISTAKE_TWICE,      /* the lock is granted beside the victim */
                MISTAKE_RESULT,     /* a call gives something else than it would without a death */
+               MISTAKE_HANG,       /* no other worker goes on */
 };
 enum mistake mistake_of(const char *name); /* aborts with a word */
 

@@ -13,14 +13,13 @@
  * --seconds  after the points, again with other seeds, until so much time has passed
  * --deed     only this one, from 1; --list shows them
  * --nap      so many us before each step of a recording: as slow as it is beside busy processes
- * --break    plants a mistake, to see it found: those of killsweep_broker, and result
+ * --break    plants a mistake, to see it found: those of killsweep_broker, result, and hang
  *
  * Points are the instructions of the daemon's program, and the calls that it makes of libraries, such
  * as system calls: there is a point before and behind each. Of an instruction that a loop comes to more
  * than 8 times only those turns are points that are a power of two. Exit 0: no violation. */
 #include <errno.h>
 #include <inttypes.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -72,20 +71,24 @@ static uint64_t mix(uint64_t a, uint64_t b, uint64_t c)
 
 /* --- Workers --- */
 
-/* The one that goes on after a dead one; a worker that is dead is still a child for a while. */
+/* The one that goes on after a dead one; a worker that is dead is still a child for a while. 0: none. */
 static pid_t next_worker(pid_t dead)
 {
-    for (;;) {
+    uint64_t deadline_ns = lki_clock_now_ns() + run.scene.crowd.stuck_ns;
+    for (uint64_t now_ns = 0; now_ns < deadline_ns; now_ns = lki_clock_now_ns()) {
         pid_t pid = test_broker_worker(&run.scene.crowd.broker);
         if (pid != dead)
             return pid;
-        sched_yield();
+        test_sleep_ns(CROWD_SHORT_NS);
     }
+    return 0;
 }
 
 static void kill_next_too(pid_t dead)
 {
     pid_t pid = next_worker(dead);
+    if (pid == 0)
+        return; /* the client's call is going to be stuck */
     test_sleep_ns(test_random_below(&run.random, 4 * LKI_NS_PER_MS));
     test_check(kill(pid, SIGKILL) == 0, "kill %d", (int)pid);
     run.kills_of_next++;
@@ -177,15 +180,17 @@ static bool await_client(const struct around *around)
         return true;
     if (around->deed->kind == DEED_TAKEOVER && !around->deed->begun)
         tracer_continue(around->client);
-    while (test_process_state(around->client) != 't') {
-        if (lki_clock_now_ns() > deadline_ns) {
+    for (uint64_t now_ns = 0; test_process_state(around->client) != 't';
+         now_ns = lki_clock_now_ns()) {
+        if (now_ns > deadline_ns) {
             char where[256];
             test_process_describe(around->client, where, sizeof(where));
             crowd_violation(&run.scene.crowd, "stuck: the client's call never returns: %s", where);
+            test_process_show_tree(getpid());
             test_broker_show_log(&run.scene.crowd.broker);
             return false;
         }
-        sched_yield();
+        test_sleep_ns(CROWD_SHORT_NS);
     }
     tracer_await_stop(around->client);
     return true;
@@ -203,6 +208,12 @@ static void check_result(const struct call *call, enum when when)
                         run.expected + (run.planted == MISTAKE_RESULT));
 }
 
+static void plant_hang(int signal)
+{
+    if (run.planted == MISTAKE_HANG)
+        test_check(kill(run.scene.crowd.broker.pid, signal) == 0, "kill the keeper");
+}
+
 static void kill_one(const struct deed *deed, enum when when, const struct path_point *point,
                      struct path *path)
 {
@@ -214,10 +225,13 @@ static void kill_one(const struct deed *deed, enum when when, const struct path_
         scene_sample(scene, call, around.client, &sample);
         scene_check_sample(scene, call, SCENE_AT_START, &sample);
     }
-    kill_worker(begin_deed(&around), when, point, path, &around);
+    pid_t worker = begin_deed(&around);
+    plant_hang(SIGSTOP);
+    kill_worker(worker, when, point, path, &around);
     uint64_t died_ns = lki_clock_now_ns();
     if (deed->kind != DEED_DEATH) {
         scene->stuck = !await_client(&around);
+        plant_hang(SIGCONT);
         if (scene->stuck)
             return;
         check_result(call, when);
