@@ -53,6 +53,8 @@ pid_t scene_set(struct scene *scene, const struct call *call, bool slow)
     for (unsigned i = 0; i < CROWD_ACTORS && call->parts[i].how != CROWD_ABSENT; i++)
         crowd_cast(&scene->crowd, i, call->kind, &call->parts[i]);
     if (call->before == BEFORE_PENDING) {
+        if (scene->asks)
+            scene->asks(scene);
         tracer_continue(pid); /* it asks */
         tracer_await_stop(pid);
     }

@@ -25,8 +25,9 @@ struct scene {
     struct call_shared *shared;
     enum mistake planted;
     int file_fd;
-    bool stuck;             /* nothing can go on */
-    uint64_t held_sequence; /* when the victim stands before its call */
+    bool stuck;                        /* nothing can go on */
+    void (*asks)(struct scene *scene); /* before the victim's asynchronous request; NULL: nothing */
+    uint64_t held_sequence;            /* when the victim stands before its call */
     uint64_t settled;
     uint64_t inside;
     uint64_t damaged;
