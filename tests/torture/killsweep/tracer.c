@@ -167,6 +167,9 @@ pid_t tracer_await_child(pid_t pid)
     trace_must(PTRACE_DETACH, pid, 0, 0, "DETACH");
     (void)stop_signal((pid_t)child, 0, &ended);
     test_check(!ended, "the child %lu ended at once", child);
+    /* It has inherited what was asked of its parent: to stop whenever it makes a thread, which would be
+     * traced as well, and stand still. */
+    trace_must(PTRACE_SETOPTIONS, (pid_t)child, 0, 0, "SETOPTIONS");
     return (pid_t)child;
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* killworker [--all | --share N] [--deeds N] [--seconds N] [--seed N] [--deed N] [--list]
- *            [--nap US] [--break NAME]
+ *            [--nap US] [--past] [--break NAME]
  *
  * Kills the broker's worker at the instructions of what it does: serving calls, cleaning up behind a
  * dead client, and taking over from a dead worker; beside clients that hold and wait. Another worker
@@ -13,6 +13,7 @@
  * --seconds  after the points, again with other seeds, until so much time has passed
  * --deed     only this one, from 1; --list shows them
  * --nap      so many us before each step of a recording: as slow as it is beside busy processes
+ * --past     goes on from each point, and kills when all is done
  * --break    plants a mistake, to see it found: those of killsweep_broker, result, and hang
  *
  * Points are the instructions of the daemon's program, and the calls that it makes of libraries, such
@@ -53,6 +54,7 @@ static struct {
     uint64_t deeds;
     uint64_t only;
     uint64_t nap_ns;
+    bool past;
     uint64_t swept;
     uint64_t points;
     uint64_t skipped;
@@ -160,6 +162,14 @@ static pid_t begin_deed(struct around *around)
     return worker;
 }
 
+static enum tracer_end run_to(pid_t worker, const struct path_point *point, struct around *around)
+{
+    struct path_point to = *point;
+    if (run.past)
+        to.turn = UINT32_MAX;
+    return tracer_run_to_unless(worker, &to, is_done, around);
+}
+
 static void kill_worker(pid_t worker, enum when when, const struct path_point *point,
                         struct path *path, struct around *around)
 {
@@ -171,7 +181,7 @@ static void kill_worker(pid_t worker, enum when when, const struct path_point *p
     if (when == RECORD)
         end = tracer_record_until(worker, &range, is_done, around, path);
     else
-        end = tracer_run_to_unless(worker, point, is_done, around);
+        end = run_to(worker, point, around);
     run.reached += end != TRACER_FINISHED;
     if (end == TRACER_REACHED)
         tracer_kill(worker);
@@ -347,6 +357,8 @@ static void parse(int argc, char **argv)
             run.only = test_number(argv[++i]);
         else if (more && strcmp(argv[i], "--nap") == 0)
             run.nap_ns = test_number(argv[++i]) * 1000;
+        else if (strcmp(argv[i], "--past") == 0)
+            run.past = true;
         else if (more && strcmp(argv[i], "--break") == 0)
             run.planted = mistake_of(argv[++i]);
         else
