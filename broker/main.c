@@ -88,6 +88,7 @@ static void clean_process(const struct lkd_options *options)
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGCHLD, SIG_DFL); /* ignored: no keeper would hear of the end of its worker */
     (void)umask(077);
 
     /* Others' processes connect, and what we know of them is theirs: not even our own user may trace

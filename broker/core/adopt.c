@@ -281,9 +281,11 @@ int lkd_core_adopt(struct lkd_core *core, uint64_t now_ns)
     HASH_ITER(by_number, core->by_number, segment, next_segment)
     {
         lkd_work_on_segment(core, segment->number);
-        /* The dead worker may have owed a wake to any of them. */
-        if (!segment->quarantined)
+        if (!segment->quarantined) {
+            lkd_segment_drop_unknown(segment);
+            /* The dead worker may have owed a wake to any of them. */
             lki_wake_waiters(&segment->area, lkd_attachment_wake, segment);
+        }
         lkd_segment_settle(core, segment);
     }
     lkd_work_done(core); /* nobody is to blame for what fails from here on */

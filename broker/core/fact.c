@@ -50,6 +50,15 @@ void lkd_fact_restore_id(const struct lki_area *area, uint32_t slot, uint32_t id
     atomic_store_explicit(&area->attachments[slot].id, id, memory_order_relaxed);
 }
 
+void lkd_fact_drop_id(const struct lki_area *area, uint32_t slot)
+{
+    _Atomic uint32_t *id = &area->attachments[slot].id;
+    LKI_STEP("fact_drop_id");
+    /* relaxed: as above. Most have none: then nothing is written. */
+    if (atomic_load_explicit(id, memory_order_relaxed) != 0)
+        atomic_store_explicit(id, 0, memory_order_relaxed);
+}
+
 /* [two-looks] acquire: the looks of one search stay in their order, so that facts which were alike
  * in both held all together in between. */
 

@@ -17,6 +17,7 @@ uint32_t lkd_fact_lock_name(const struct lki_area *area, uint32_t lock, uint8_t 
 void lkd_fact_name_lock(const struct lki_area *area, uint32_t lock, const void *name,
                         uint32_t name_bytes);
 void lkd_fact_restore_id(const struct lki_area *area, uint32_t slot, uint32_t id);
+void lkd_fact_drop_id(const struct lki_area *area, uint32_t slot); /* of a slot that nobody has */
 void lkd_fact_held_since(const struct lki_area *area, uint32_t slot, uint64_t now_ns);
 
 /* Snapshots. lock < locks, 1 <= slot <= attachments_max. */

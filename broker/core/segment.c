@@ -191,6 +191,14 @@ bool lkd_segment_adopt_slot(struct lkd_segment *segment, struct lkd_attachment *
     return true;
 }
 
+void lkd_segment_drop_unknown(const struct lkd_segment *segment)
+{
+    uint32_t used = lki_area_slots_used(&segment->area);
+    for (uint32_t slot = 1; slot <= used; slot++)
+        if (slot >= segment->slot_capacity || !segment->slots[slot].attachment)
+            lkd_fact_drop_id(&segment->area, slot);
+}
+
 void lkd_segment_free(struct lkd_segment *segment)
 {
     lkd_effect_cancel(&segment->make);

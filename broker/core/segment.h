@@ -53,6 +53,10 @@ int lkd_segment_adopt(struct lkd_core *core, struct lkd_segment_record *record, 
 bool lkd_segment_adopt_slot(struct lkd_segment *segment, struct lkd_attachment *attachment,
                             uint32_t id);
 
+/* After the last of them: slots that an earlier worker was giving when it died, before it noted to whom. Who
+ * had asked may never ask again. */
+void lkd_segment_drop_unknown(const struct lkd_segment *segment);
+
 /* Its memory is not looked at any more: workers failed over it. Its attachments end without repair,
  * new ones are refused; who has it mapped goes on. */
 void lkd_segment_quarantine(struct lkd_segment *segment);

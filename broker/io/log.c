@@ -86,6 +86,13 @@ void lkd_log_start(enum lkd_log_level least)
     state.with_time = known && S_ISREG(status.st_mode);
 }
 
+void lkd_log_forked(void)
+{
+    state.second_began_ns = lki_clock_now_ns();
+    state.lines_this_second = 0;
+    state.dropped = 0;
+}
+
 size_t lkd_log_escape(const char *text, char *out_line, size_t capacity_bytes)
 {
     size_t used = 0;

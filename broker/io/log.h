@@ -18,6 +18,10 @@ enum lkd_log_level { /* the priorities of syslog(3) */
  * replaced. */
 void lkd_log_start(enum lkd_log_level least);
 
+/* In a process that was forked by another that logs: what that one may write in this second, and has left
+ * out, is not its own. */
+void lkd_log_forked(void);
+
 /* Logs one line. The text needs no final newline. */
 void lkd_log_line(enum lkd_log_level level, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -165,6 +165,7 @@ static bool has_served(const struct lkd_keeper *keeper)
 static _Noreturn void be_worker(struct lkd_keeper *keeper, pid_t parent)
 {
     (void)prctl(PR_SET_NAME, "lockkeeper-work");
+    lkd_log_forked();
     /* Without the keeper nobody would bring the service back after the next failure. */
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) {
         lkd_log_line(LKD_LOG_ERROR, "cannot start: a worker cannot be tied to its keeper: %s",

@@ -2,6 +2,7 @@
 #include "tests/support/watch.h"
 
 #include <dirent.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,6 +126,56 @@ void test_process_describe(pid_t pid, char *out, size_t size)
     call[strcspn(call, "\n")] = 0;
     char state = test_process_state(pid);
     snprintf(out, size, "state %c, system call %s", state ? state : '-', call);
+}
+
+/* The value of a line of /proc/PID/status. */
+static const char *status_text(const char *text, const char *key, char *out, size_t size)
+{
+    const char *line = strstr(text, key);
+    snprintf(out, size, "%.*s", line ? (int)strcspn(line + strlen(key), "\n") : 1,
+             line ? line + strlen(key) : "-");
+    return out;
+}
+
+static void show_task(pid_t pid, const char *task)
+{
+    char path[300], text[4096], wait[64], call[128], state[32], own[32], shared[32], blocked[32];
+    snprintf(path, sizeof(path), "/proc/%d/task/%s/wchan", (int)pid, task);
+    read_small(path, wait, sizeof(wait));
+    snprintf(path, sizeof(path), "/proc/%d/task/%s/syscall", (int)pid, task);
+    read_small(path, call, sizeof(call));
+    call[strcspn(call, "\n")] = 0;
+    snprintf(path, sizeof(path), "/proc/%d/task/%s/comm", (int)pid, task);
+    read_small(path, text, sizeof(text));
+    fprintf(stderr, "  %d/%s %.*s: ", (int)pid, task, (int)strcspn(text, "\n"), text);
+    snprintf(path, sizeof(path), "/proc/%d/task/%s/status", (int)pid, task);
+    read_small(path, text, sizeof(text));
+    fprintf(stderr,
+            "state %s, traced by %" PRIu64 ", pending %s %s, blocked %s, in %s, system call %s\n",
+            status_text(text, "\nState:\t", state, sizeof(state)),
+            status_number(text, "\nTracerPid:"), status_text(text, "\nSigPnd:\t", own, sizeof(own)),
+            status_text(text, "\nShdPnd:\t", shared, sizeof(shared)),
+            status_text(text, "\nSigBlk:\t", blocked, sizeof(blocked)), wait, call);
+}
+
+void test_process_show_tree(pid_t pid)
+{
+    char path[300], children[4096];
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    DIR *tasks = opendir(path);
+    if (!tasks)
+        return;
+    for (struct dirent *entry; (entry = readdir(tasks));) {
+        if (entry->d_name[0] == '.')
+            continue;
+        show_task(pid, entry->d_name);
+        snprintf(path, sizeof(path), "/proc/%d/task/%s/children", (int)pid, entry->d_name);
+        read_small(path, children, sizeof(children));
+        for (char *rest, *word = strtok_r(children, " ", &rest); word;
+             word = strtok_r(NULL, " ", &rest))
+            test_process_show_tree((pid_t)strtol(word, NULL, 10));
+    }
+    closedir(tasks);
 }
 
 double test_load_average(void)

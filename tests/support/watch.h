@@ -29,5 +29,9 @@ void test_process_show_descriptors(pid_t pid);
 /* One line for a message: state and what it waits for. */
 void test_process_describe(pid_t pid, char *out, size_t size);
 
+/* Of each task of a process and of all its children, on stderr, for the report of a hang: its state, who
+ * traces it, which signals are pending, and where it waits in the kernel. */
+void test_process_show_tree(pid_t pid);
+
 /* The load average of the last minute: belongs beside every measured figure. */
 double test_load_average(void);

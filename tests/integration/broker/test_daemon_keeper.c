@@ -139,3 +139,16 @@ Test(daemon_keeper, what_a_dead_worker_asked_for_is_nobodys)
     leave(session);
     expect_serves();
 }
+
+/* A shell or a daemon that ignores SIGCHLD hands that on to what it starts. */
+Test(daemon_keeper, one_that_was_started_with_ends_of_children_ignored_replaces_its_worker)
+{
+    static const struct daemon_start ignoring = {.launcher = {"env", "--ignore-signal=CHLD"}};
+    cr_assert(eq(int, stop_daemon(SIGTERM), 0));
+    start_daemon(&ignoring);
+    broker.restarts = true;
+    pid_t first = worker_pid();
+    cr_assert(eq(int, kill(first, SIGKILL), 0));
+    expect_serves();
+    cr_expect(ne(int, worker_pid(), first));
+}

@@ -21,6 +21,7 @@
 #define CROWD_LOCK 1u /* the one that it is about */
 #define CROWD_SLOTS 12u
 #define CROWD_PATH_BYTES 64u
+#define CROWD_SHORT_NS (20 * UINT64_C(1000)) /* between two looks at what makes no event */
 
 enum crowd_kind { /* of segment */
                   CROWD_NATIVE,

@@ -2,7 +2,6 @@
 #include "scene.h"
 
 #include <inttypes.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -12,8 +11,8 @@
 #include "engine/repair.h"
 #include "tracer.h"
 
-static const char *const mistakes[] = {"",           "told",  "untold", "hold",  "slot",
-                                       "descriptor", "token", "twice",  "result"};
+static const char *const mistakes[] = {"",           "told",  "untold", "hold",   "slot",
+                                       "descriptor", "token", "twice",  "result", "hang"};
 
 enum mistake mistake_of(const char *name)
 {
@@ -54,6 +53,8 @@ pid_t scene_set(struct scene *scene, const struct call *call, bool slow)
     for (unsigned i = 0; i < CROWD_ACTORS && call->parts[i].how != CROWD_ABSENT; i++)
         crowd_cast(&scene->crowd, i, call->kind, &call->parts[i]);
     if (call->before == BEFORE_PENDING) {
+        if (scene->asks)
+            scene->asks(scene);
         tracer_continue(pid); /* it asks */
         tracer_await_stop(pid);
     }
@@ -64,9 +65,10 @@ pid_t scene_set(struct scene *scene, const struct call *call, bool slow)
 void scene_await_upgrade(struct scene *scene, const struct call *call)
 {
     uint64_t deadline_ns = lki_clock_now_ns() + scene->crowd.stuck_ns;
-    while (atomic_load(&hot_of(scene, call)->word) & LKI_UPDATE) {
-        test_check(lki_clock_now_ns() < deadline_ns, "the upgrade does not begin");
-        sched_yield();
+    for (uint64_t now_ns = 0; atomic_load(&hot_of(scene, call)->word) & LKI_UPDATE;
+         now_ns = lki_clock_now_ns()) {
+        test_check(now_ns < deadline_ns, "the upgrade does not begin");
+        test_sleep_ns(CROWD_SHORT_NS);
     }
 }
 

@@ -16,6 +16,7 @@ enum mistake { /* to be planted, to see that it is found */
                MISTAKE_TOKEN,      /* the sequence falls */
                MISTAKE_TWICE,      /* the lock is granted beside the victim */
                MISTAKE_RESULT,     /* a call gives something else than it would without a death */
+               MISTAKE_HANG,       /* no other worker goes on */
 };
 enum mistake mistake_of(const char *name); /* aborts with a word */
 
@@ -24,8 +25,9 @@ struct scene {
     struct call_shared *shared;
     enum mistake planted;
     int file_fd;
-    bool stuck;             /* nothing can go on */
-    uint64_t held_sequence; /* when the victim stands before its call */
+    bool stuck;                        /* nothing can go on */
+    void (*asks)(struct scene *scene); /* before the victim's asynchronous request; NULL: nothing */
+    uint64_t held_sequence;            /* when the victim stands before its call */
     uint64_t settled;
     uint64_t inside;
     uint64_t damaged;

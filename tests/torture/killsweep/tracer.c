@@ -22,6 +22,7 @@
 #define DIED (-1)       /* no signal: another thread came to the breakpoint, and is not traced */
 #define STUCK_NS (60 * LKI_NS_PER_S)
 #define QUIET_NS (3 * LKI_NS_PER_MS) /* a step that takes so long is a sleep; looked at, then */
+#define NAP_NS (LKI_NS_PER_MS / 5)   /* between two looks at what makes no event */
 
 /* --- Words and registers of the tracee --- */
 
@@ -166,6 +167,9 @@ pid_t tracer_await_child(pid_t pid)
     trace_must(PTRACE_DETACH, pid, 0, 0, "DETACH");
     (void)stop_signal((pid_t)child, 0, &ended);
     test_check(!ended, "the child %lu ended at once", child);
+    /* It has inherited what was asked of its parent: to stop whenever it makes a thread, which would be
+     * traced as well, and stand still. */
+    trace_must(PTRACE_SETOPTIONS, (pid_t)child, 0, 0, "SETOPTIONS");
     return (pid_t)child;
 }
 
@@ -190,12 +194,18 @@ struct path_range tracer_text_of(pid_t pid)
     snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
     FILE *maps = fopen(path, "re");
     test_check(maps, "open %s", path);
-    while (range.begin == 0 && fgets(line, sizeof(line), maps)) {
+    while (fgets(line, sizeof(line), maps)) {
         unsigned long long begin, end;
         char rights[8];
-        if (sscanf(line, "%llx-%llx %7s", &begin, &end, rights) == 3 && rights[2] == 'x' &&
-            strstr(line, program))
-            range = (struct path_range){.begin = begin, .end = end};
+        if (sscanf(line, "%llx-%llx %7s", &begin, &end, rights) != 3 || rights[2] != 'x')
+            continue;
+        if (range.begin == 0 && strstr(line, program)) {
+            range.begin = begin;
+            range.end = end;
+        } else if (strstr(line, "[vdso]")) {
+            range.clock_begin = begin;
+            range.clock_end = end;
+        }
     }
     fclose(maps);
     test_check(range.begin != 0, "no code of %s in its maps", program);
@@ -267,6 +277,7 @@ struct recorder {
     struct turns turns;
     bool behind_call;
     uint64_t inside; /* the last instruction inside, if that was the last one; else 0 */
+    bool in_clock;   /* the last instruction was one of the kernel's own functions */
 };
 
 static bool is_inside(const struct path_range *range, uint64_t pc)
@@ -288,12 +299,28 @@ static void note(struct recorder *recorder, uint64_t pc)
                                                .syscall = behind || recorder->behind_call});
 }
 
-/* Where the code inside goes on, if it has just called something outside; else 0. */
+/* Whether anybody has just called one of the kernel's functions, which lie in the vDSO. Those that read the
+ * clock begin again when it has moved on meanwhile, as it does every few milliseconds: whoever steps
+ * through them too slowly never comes out. */
+static bool enters_clock(struct recorder *recorder, uint64_t pc)
+{
+    const struct path_range *range = recorder->range;
+    bool was_there = recorder->in_clock;
+    recorder->in_clock = pc >= range->clock_begin && pc < range->clock_end;
+    return recorder->in_clock && !was_there;
+}
+
+/* Where the code inside goes on, if it has just called something outside; else 0. Also where a caller of
+ * the kernel's functions does. */
 static uint64_t return_address(struct recorder *recorder, uint64_t pc)
 {
     uint64_t caller = recorder->inside;
     recorder->inside = is_inside(recorder->range, pc) ? pc : 0;
-    if (!recorder->range->over || caller == 0 || recorder->inside != 0)
+    if (!recorder->range->over)
+        return 0;
+    if (enters_clock(recorder, pc))
+        return peek(recorder->pid, read_register(recorder->pid, REGISTER_OFFSET(rsp)));
+    if (caller == 0 || recorder->inside != 0)
         return 0;
     uint64_t opcode = peek(recorder->pid, caller) & 0xff;
     uint64_t stack = read_register(recorder->pid, REGISTER_OFFSET(rsp));
@@ -347,40 +374,60 @@ void tracer_record(pid_t pid, const struct path_range *range, struct path *out_p
     free(recorder.turns.slots);
 }
 
+/* Whether the tracee, which may sleep for long, has stopped. False: not yet. */
+static bool has_stopped(pid_t pid, int *out_signal)
+{
+    bool ended;
+    *out_signal = stop_signal(pid, WNOHANG, &ended);
+    test_check(!ended || (WIFSIGNALED(last_status) && WTERMSIG(last_status) == SIGTRAP),
+               "the traced process %d ended by itself, with status %#x", (int)pid,
+               (unsigned)last_status);
+    if (ended)
+        *out_signal = DIED;
+    return *out_signal != 0;
+}
+
+/* Sleeps until a child stops or ends, or for so long. Whoever only yields instead is not asked again before
+ * a busy process beside it has had its turn, some milliseconds with each step: a path of 15,000 took half
+ * a minute. SIGCHLD has to be blocked: then one that came before is not lost. */
+static void await_any(const sigset_t *child, uint64_t ns)
+{
+    const struct timespec time = {.tv_nsec = (long)ns};
+    (void)sigtimedwait(child, NULL, &time);
+}
+
 /* Waits for a stop of a tracee that may sleep for long. False: it sleeps, and is_done(). */
 static bool await_stop_unless(pid_t pid, tracer_done_fn is_done, void *user, int *out_signal)
 {
-    uint64_t began_ns = lki_clock_now_ns();
-    for (;;) {
-        bool ended;
-        *out_signal = stop_signal(pid, WNOHANG, &ended);
-        test_check(!ended || (WIFSIGNALED(last_status) && WTERMSIG(last_status) == SIGTRAP),
-                   "the traced process %d ended by itself, with status %#x", (int)pid,
-                   (unsigned)last_status);
-        if (ended) {
-            *out_signal = DIED;
-            return true;
-        }
-        if (*out_signal != 0)
-            return true;
-        uint64_t waited_ns = lki_clock_now_ns() - began_ns;
-        /* Asleep for a while and nobody waits for anything from it: there is no event for that. */
-        if (waited_ns > QUIET_NS && test_process_state(pid) == 'S' && is_done(user))
-            return false;
+    uint64_t began_ns = lki_clock_now_ns(), waited_ns = 0;
+    bool stopped, quiet = false;
+    sigset_t child, mask;
+    (void)sigemptyset(&child);
+    (void)sigaddset(&child, SIGCHLD);
+    test_check(sigprocmask(SIG_BLOCK, &child, &mask) == 0, "sigprocmask");
+    while (!(stopped = has_stopped(pid, out_signal)) && !quiet) {
         test_check(waited_ns < STUCK_NS, "process %d does nothing any more", (int)pid);
-        sched_yield();
+        await_any(&child, waited_ns < QUIET_NS ? QUIET_NS - waited_ns : NAP_NS);
+        waited_ns = lki_clock_now_ns() - began_ns;
+        /* Asleep for a while and nobody waits for anything from it: there is no event for that. */
+        quiet = waited_ns >= QUIET_NS && test_process_state(pid) == 'S' && is_done(user);
     }
+    (void)sigprocmask(SIG_SETMASK, &mask, NULL);
+    return stopped;
 }
 
 enum tracer_end tracer_record_until(pid_t pid, const struct path_range *range,
                                     tracer_done_fn is_done, void *user, struct path *out_path)
 {
-    struct recorder recorder = {.pid = pid, .range = range, .path = out_path};
+    /* Where it stands at first nobody has called. */
+    struct recorder recorder = {.pid = pid, .range = range, .path = out_path, .in_clock = true};
     uint64_t to, original = 0;
     bool stopped = true;
     while (stopped && (range->steps_max == 0 || out_path->steps < range->steps_max)) {
         int signal;
         note(&recorder, read_pc(pid));
+        if (range->nap_ns > 0)
+            test_sleep_ns(range->nap_ns);
         to = step(&recorder, &original);
         stopped = await_stop_unless(pid, is_done, user, &signal);
         if (!stopped) {

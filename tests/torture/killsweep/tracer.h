@@ -31,9 +31,16 @@ struct path {
 struct path_range {
     uint64_t begin;
     uint64_t end;
+    uint64_t clock_begin; /* the kernel's own functions: the vDSO. Equal: not looked for */
+    uint64_t clock_end;
     bool calls;
-    size_t steps_max; /* of tracer_record_until(); 0: none. A tracee with timers is never done */
-    bool over; /* what the code calls elsewhere is run up to its return, not stepped through */
+    /* What the code calls elsewhere is run up to its return, not stepped through; so is what anybody
+     * calls of the kernel's own functions. */
+    bool over;
+    /* Of tracer_record_until(). So many steps at most; 0: any number. A tracee with timers is never done.
+     * Before each a nap, as if on a busy machine. */
+    size_t steps_max;
+    uint64_t nap_ns;
 };
 
 /* The code of the program that a process executes, without its shared libraries. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* killworker [--all | --share N] [--deeds N] [--seconds N] [--seed N] [--deed N] [--list]
- *            [--break NAME]
+ *            [--nap US] [--past] [--break NAME]
  *
  * Kills the broker's worker at the instructions of what it does: serving calls, cleaning up behind a
  * dead client, and taking over from a dead worker; beside clients that hold and wait. Another worker
@@ -12,14 +12,15 @@
  *            the seed
  * --seconds  after the points, again with other seeds, until so much time has passed
  * --deed     only this one, from 1; --list shows them
- * --break    plants a mistake, to see it found: those of killsweep_broker, and result
+ * --nap      so many us before each step of a recording: as slow as it is beside busy processes
+ * --past     goes on from each point, and kills when all is done
+ * --break    plants a mistake, to see it found: those of killsweep_broker, result, and hang
  *
  * Points are the instructions of the daemon's program, and the calls that it makes of libraries, such
  * as system calls: there is a point before and behind each. Of an instruction that a loop comes to more
  * than 8 times only those turns are points that are a power of two. Exit 0: no violation. */
 #include <errno.h>
 #include <inttypes.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,6 +53,8 @@ static struct {
     uint64_t share;
     uint64_t deeds;
     uint64_t only;
+    uint64_t nap_ns;
+    bool past;
     uint64_t swept;
     uint64_t points;
     uint64_t skipped;
@@ -60,6 +63,7 @@ static struct {
     uint64_t kills_of_next;
     uint64_t late;
     int expected; /* what the call gives */
+    bool seized;  /* the worker stands still already */
 } run = {.seed = 1, .share = 256, .deeds = 22};
 
 static uint64_t mix(uint64_t a, uint64_t b, uint64_t c)
@@ -70,20 +74,24 @@ static uint64_t mix(uint64_t a, uint64_t b, uint64_t c)
 
 /* --- Workers --- */
 
-/* The one that goes on after a dead one; a worker that is dead is still a child for a while. */
+/* The one that goes on after a dead one; a worker that is dead is still a child for a while. 0: none. */
 static pid_t next_worker(pid_t dead)
 {
-    for (;;) {
+    uint64_t deadline_ns = lki_clock_now_ns() + run.scene.crowd.stuck_ns;
+    for (uint64_t now_ns = 0; now_ns < deadline_ns; now_ns = lki_clock_now_ns()) {
         pid_t pid = test_broker_worker(&run.scene.crowd.broker);
         if (pid != dead)
             return pid;
-        sched_yield();
+        test_sleep_ns(CROWD_SHORT_NS);
     }
+    return 0;
 }
 
 static void kill_next_too(pid_t dead)
 {
     pid_t pid = next_worker(dead);
+    if (pid == 0)
+        return; /* the client's call is going to be stuck */
     test_sleep_ns(test_random_below(&run.random, 4 * LKI_NS_PER_MS));
     test_check(kill(pid, SIGKILL) == 0, "kill %d", (int)pid);
     run.kills_of_next++;
@@ -121,6 +129,13 @@ static void begin_call(struct around *around)
         scene_await_upgrade(&run.scene, around->deed->call);
 }
 
+/* What is pending lies before the worker like the call itself: on a busy machine it comes as late, too. */
+static void seize_before_request(struct scene *scene)
+{
+    tracer_seize(test_broker_worker(&scene->crowd.broker));
+    run.seized = true;
+}
+
 /* Has the deed lie before a worker that stands still, and returns that. */
 static pid_t begin_deed(struct around *around)
 {
@@ -130,7 +145,8 @@ static pid_t begin_deed(struct around *around)
         begin_call(around);
     switch (around->deed->kind) {
     case DEED_CALL:
-        tracer_seize(worker);
+        if (!run.seized)
+            tracer_seize(worker);
         around->returned = tracer_run_to_sleep(around->client) == TRACER_FINISHED;
         break;
     case DEED_DEATH:
@@ -146,6 +162,14 @@ static pid_t begin_deed(struct around *around)
     return worker;
 }
 
+static enum tracer_end run_to(pid_t worker, const struct path_point *point, struct around *around)
+{
+    struct path_point to = *point;
+    if (run.past)
+        to.turn = UINT32_MAX;
+    return tracer_run_to_unless(worker, &to, is_done, around);
+}
+
 static void kill_worker(pid_t worker, enum when when, const struct path_point *point,
                         struct path *path, struct around *around)
 {
@@ -153,10 +177,11 @@ static void kill_worker(pid_t worker, enum when when, const struct path_point *p
     enum tracer_end end = TRACER_REACHED;
     range.over = true;
     range.steps_max = STEPS_MAX;
+    range.nap_ns = run.nap_ns;
     if (when == RECORD)
         end = tracer_record_until(worker, &range, is_done, around, path);
     else
-        end = tracer_run_to_unless(worker, point, is_done, around);
+        end = run_to(worker, point, around);
     run.reached += end != TRACER_FINISHED;
     if (end == TRACER_REACHED)
         tracer_kill(worker);
@@ -174,15 +199,17 @@ static bool await_client(const struct around *around)
         return true;
     if (around->deed->kind == DEED_TAKEOVER && !around->deed->begun)
         tracer_continue(around->client);
-    while (test_process_state(around->client) != 't') {
-        if (lki_clock_now_ns() > deadline_ns) {
+    for (uint64_t now_ns = 0; test_process_state(around->client) != 't';
+         now_ns = lki_clock_now_ns()) {
+        if (now_ns > deadline_ns) {
             char where[256];
             test_process_describe(around->client, where, sizeof(where));
             crowd_violation(&run.scene.crowd, "stuck: the client's call never returns: %s", where);
+            test_process_show_tree(getpid());
             test_broker_show_log(&run.scene.crowd.broker);
             return false;
         }
-        sched_yield();
+        test_sleep_ns(CROWD_SHORT_NS);
     }
     tracer_await_stop(around->client);
     return true;
@@ -200,21 +227,32 @@ static void check_result(const struct call *call, enum when when)
                         run.expected + (run.planted == MISTAKE_RESULT));
 }
 
+static void plant_hang(int signal)
+{
+    if (run.planted == MISTAKE_HANG)
+        test_check(kill(run.scene.crowd.broker.pid, signal) == 0, "kill the keeper");
+}
+
 static void kill_one(const struct deed *deed, enum when when, const struct path_point *point,
                      struct path *path)
 {
     struct scene *scene = &run.scene;
     const struct call *call = deed->call;
     struct sample sample = {.settled = true};
+    run.seized = false;
+    scene->asks = deed->kind == DEED_CALL ? seize_before_request : NULL;
     struct around around = {.deed = deed, .client = scene_set(scene, call, deed->is_slow)};
     if (deed->kind == DEED_DEATH) {
         scene_sample(scene, call, around.client, &sample);
         scene_check_sample(scene, call, SCENE_AT_START, &sample);
     }
-    kill_worker(begin_deed(&around), when, point, path, &around);
+    pid_t worker = begin_deed(&around);
+    plant_hang(SIGSTOP);
+    kill_worker(worker, when, point, path, &around);
     uint64_t died_ns = lki_clock_now_ns();
     if (deed->kind != DEED_DEATH) {
         scene->stuck = !await_client(&around);
+        plant_hang(SIGCONT);
         if (scene->stuck)
             return;
         check_result(call, when);
@@ -278,6 +316,10 @@ static void sweep_deed(const struct deed *deed, uint64_t number)
     uint64_t before = run.points;
     run.swept++;
     kill_and_report(deed, number, SIZE_MAX, RECORD, NULL, &path);
+    /* Nothing would be killed in it, and nobody know. In few steps there may be nothing to do for it. */
+    if (path.count == 0 && path.steps >= STEPS_MAX)
+        crowd_violation(&run.scene.crowd, "recording: no point of deed %" PRIu64 " in %zu steps",
+                        number, path.steps);
     for (size_t i = 0; i < path.count && !must_stop(); i++)
         if (is_chosen(deed, &path.points[i], number, i))
             kill_and_report(deed, number, i, AT_POINT, &path.points[i], NULL);
@@ -313,6 +355,10 @@ static void parse(int argc, char **argv)
             run.seed = test_number(argv[++i]);
         else if (more && strcmp(argv[i], "--deed") == 0)
             run.only = test_number(argv[++i]);
+        else if (more && strcmp(argv[i], "--nap") == 0)
+            run.nap_ns = test_number(argv[++i]) * 1000;
+        else if (strcmp(argv[i], "--past") == 0)
+            run.past = true;
         else if (more && strcmp(argv[i], "--break") == 0)
             run.planted = mistake_of(argv[++i]);
         else

@@ -111,6 +111,18 @@ Test(log, a_flood_is_cut)
     cr_expect(ge(sz, lines, 50));
 }
 
+Test(log, a_forked_process_has_lines_of_its_own)
+{
+    redirect_to_pipe(0);
+    lkd_log_start(LKD_LOG_INFO);
+    for (int i = 0; i < 500; i++)
+        lkd_log_line(LKD_LOG_INFO, "x");
+    (void)logged();
+    lkd_log_forked();
+    lkd_log_line(LKD_LOG_INFO, "took over");
+    cr_expect(eq(str, (char *)logged(), "lockkeeperd: took over\n"));
+}
+
 Test(log, levels_have_names)
 {
     enum lkd_log_level level = LKD_LOG_ERROR;
