@@ -5,6 +5,8 @@
 #include "common/clock.h"
 
 #define PAIRS 400u /* per sample */
+/* Of each before the first round: for so long the scheduler moves those who have just met. */
+#define WARM_NS (300 * LKI_NS_PER_MS)
 
 static struct bench_histogram times; /* of one sample */
 
@@ -22,6 +24,13 @@ static double one_sample(const struct bench_peer *peer, void *handle, unsigned p
         before = now;
     }
     return (double)bench_ticks_ns(start, before) / pairs;
+}
+
+static void warm(const struct bench_peer *peer, void *handle, uint64_t for_ns)
+{
+    uint64_t start_ns = lki_clock_now_ns();
+    while (lki_clock_now_ns() - start_ns < for_ns)
+        one_sample(peer, handle, 10);
 }
 
 static int ping_pairs(void *handle, enum bench_mode mode, unsigned count)
@@ -55,7 +64,7 @@ void bench_brokered(struct bench *bench, struct bench_report *report)
     for (size_t i = 1; i < count; i++)
         bench_series_compare(group, (int)i, 0, peers[i]->ours ? 1.3 : 0, 0);
     for (size_t i = 0; i < count; i++)
-        one_sample(peers[i], handles[i], pairs / 4); /* warm */
+        warm(peers[i], handles[i], bench->quick ? WARM_NS / 100 : WARM_NS);
     for (unsigned round = 0; round < rounds; round++) {
         bench_progress(bench, round, rounds, group->name);
         for (size_t turn = 0; turn < count; turn++) {
