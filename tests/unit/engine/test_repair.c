@@ -441,3 +441,17 @@ Test(repair, a_hold_that_is_not_there_is_not_taken_away)
               "nothing can be damaged");
     cr_expect(eq(u32, word_id(), party(ANNA)->id));
 }
+
+Test(repair, begun_anew_it_records_nothing_again)
+{
+    struct lki_death later = death;
+    later.pid++;
+    take(ANNA, X);
+    uint32_t owned = word();
+    cr_assert(lki_repair_hold(&area, party(ANNA)->id, lock, &death, count_wake, NULL));
+    /* As a broker leaves it that ends between the record and the word. */
+    atomic_store(&area.hot[lock].word, owned);
+    cr_assert(lki_repair_hold(&area, party(ANNA)->id, lock, &later, count_wake, NULL));
+    cr_expect(eq(u32, word() & LKI_DIED, LKI_DIED));
+    cr_expect(eq(int, area.cold[lock].recovery_pid, death.pid));
+}
