@@ -191,7 +191,9 @@ void bench_machine_look(struct bench_machine *machine);
 /* Returns 0, or -1 when it cannot be written. */
 int bench_print_json(FILE *out, const struct bench *bench, const struct bench_machine *machine,
                      const struct bench_report *report);
-/* Percentile curves, and one plot per family, as files in this directory. 0, or -errno. */
+/* Makes the directory, if it is not there, and looks whether files can be written there. 0, or -errno. */
+int bench_plot_into(const char *directory);
+/* Percentile curves, and one plot per family, as files in such a directory. 0, or -errno. */
 int bench_plot(const char *directory, const struct bench_report *report);
 
 /* --- Cases --- */

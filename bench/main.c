@@ -288,6 +288,12 @@ static void print_machine(FILE *out, const struct bench_machine *machine)
     fflush(out);
 }
 
+static void check_plots(const struct options *options, int result)
+{
+    if (result < 0)
+        bench_fail("cannot write plots to '%s': %s", options->svg, strerror(-result));
+}
+
 static void write_out(const struct bench *bench, const struct options *options,
                       const struct bench_machine *machine, const struct bench_report *report)
 {
@@ -299,9 +305,8 @@ static void write_out(const struct bench *bench, const struct options *options,
     }
     if (fflush(stdout) != 0)
         bench_fail("cannot write the figures: %s", strerror(errno));
-    int r = options->svg ? bench_plot(options->svg, report) : 0;
-    if (r < 0)
-        bench_fail("cannot write plots to '%s': %s", options->svg, strerror(-r));
+    if (options->svg)
+        check_plots(options, bench_plot(options->svg, report));
 }
 
 int main(int argc, char **argv)
@@ -315,6 +320,8 @@ int main(int argc, char **argv)
     int code = parse(argc, argv, &bench, &options);
     if (code >= 0)
         return code;
+    if (options.svg)
+        check_plots(&options, bench_plot_into(options.svg)); /* not after all that takes its time */
     if (bench.cell_ns == 0)
         bench.cell_ns = bench.quick ? LKI_NS_PER_S / 20 : LKI_NS_PER_S / 2;
     bench_calibrate();

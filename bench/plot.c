@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "bench/bench.h"
 
@@ -283,10 +284,20 @@ static int plot_curves(const char *directory, const struct bench_group *group)
     return chart.line_count > 0 ? write_chart(directory, &chart, true) : 0;
 }
 
+int bench_plot_into(const char *directory)
+{
+    struct stat status;
+    if (mkdir(directory, 0777) == 0)
+        return 0;
+    if (errno != EEXIST || stat(directory, &status) < 0)
+        return -errno;
+    if (!S_ISDIR(status.st_mode))
+        return -ENOTDIR;
+    return access(directory, W_OK | X_OK) < 0 ? -errno : 0;
+}
+
 int bench_plot(const char *directory, const struct bench_report *report)
 {
-    if (mkdir(directory, 0777) < 0 && errno != EEXIST)
-        return -errno;
     for (size_t g = 0; g < report->count; g++) {
         const struct bench_group *group = report->groups[g];
         bool first = *group->family;

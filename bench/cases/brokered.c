@@ -4,33 +4,28 @@
 #include "bench/bench.h"
 #include "common/clock.h"
 
-#define PAIRS 400u /* per sample */
-/* Of each before the first round: for so long the scheduler moves those who have just met. */
-#define WARM_NS (300 * LKI_NS_PER_MS)
+/* Each. The first milliseconds are those of processes that have slept and meet again, after which the scheduler
+ * moves them, and those who look before they sleep have found each other. */
+#define SAMPLE_NS (100 * LKI_NS_PER_MS)
 
 static struct bench_histogram times; /* of one sample */
 
-static double one_sample(const struct bench_peer *peer, void *handle, unsigned pairs)
+static double one_sample(const struct bench_peer *peer, void *handle, uint64_t for_ns)
 {
     times = (struct bench_histogram){0};
+    unsigned pairs = 0;
     uint64_t start = bench_ticks();
     uint64_t before = start;
-    for (unsigned i = 0; i < pairs; i++) {
+    do {
         if (peer->pairs(handle, BENCH_EXCLUSIVE, 1) != 0)
             bench_fail("%s: a pair failed%s%s", peer->name, peer->ours ? ": " : "",
                        peer->ours ? lk_last_error() : "");
         uint64_t now = bench_ticks();
         bench_histogram_add(&times, bench_ticks_ns(before, now));
         before = now;
-    }
+        pairs++;
+    } while (bench_ticks_ns(start, before) < for_ns);
     return (double)bench_ticks_ns(start, before) / pairs;
-}
-
-static void warm(const struct bench_peer *peer, void *handle, uint64_t for_ns)
-{
-    uint64_t start_ns = lki_clock_now_ns();
-    while (lki_clock_now_ns() - start_ns < for_ns)
-        one_sample(peer, handle, 10);
 }
 
 static int ping_pairs(void *handle, enum bench_mode mode, unsigned count)
@@ -43,7 +38,7 @@ static int ping_pairs(void *handle, enum bench_mode mode, unsigned count)
 void bench_brokered(struct bench *bench, struct bench_report *report)
 {
     unsigned rounds = bench_rounds(bench, 15);
-    unsigned pairs = bench->quick ? PAIRS / 10 : PAIRS;
+    uint64_t sample_ns = bench->quick ? SAMPLE_NS / 100 : SAMPLE_NS;
     struct bench_group *group =
         bench_group_add(report, "ns", BENCH_LESS, rounds, "pair that another process keeps");
     struct bench_pong pong = bench_pong_start();
@@ -64,12 +59,12 @@ void bench_brokered(struct bench *bench, struct bench_report *report)
     for (size_t i = 1; i < count; i++)
         bench_series_compare(group, (int)i, 0, peers[i]->ours ? 1.3 : 0, 0);
     for (size_t i = 0; i < count; i++)
-        warm(peers[i], handles[i], bench->quick ? WARM_NS / 100 : WARM_NS);
+        one_sample(peers[i], handles[i], sample_ns); /* warm */
     for (unsigned round = 0; round < rounds; round++) {
         bench_progress(bench, round, rounds, group->name);
         for (size_t turn = 0; turn < count; turn++) {
             size_t i = (turn + round) % count;
-            bench_sample(group, (int)i, one_sample(peers[i], handles[i], pairs));
+            bench_sample(group, (int)i, one_sample(peers[i], handles[i], sample_ns));
             bench_series_curve(group, (int)i, &times);
         }
     }
