@@ -25,7 +25,8 @@
 #define GOODBYE_NS (2 * LKI_NS_PER_S)
 
 /* What a forked child finds zeroed, in whole pages. One map of it all: each costs a new process as much as
- * several system calls. The arena begins in the page of the words, and takes no other as a rule. */
+ * several system calls. The arena begins in the page of the words, and takes no other as a rule. What a
+ * session has learned of waiting goes with it to the next one. */
 struct own_memory {
     uint32_t alive[2];
     _Alignas(64) struct lki_inbox inbox;

@@ -14,8 +14,10 @@
 
 #define LKI_HELLO_ID 1 /* the first request of every connection */
 
-/* Of the last record received. Large, and next to nothing of it is ever touched. */
+/* Of the last record received. Large, and next to nothing of it is ever touched. All zero, or of a connection
+ * before: what that has learned holds for the next one. */
 struct lki_inbox {
+    struct lki_spin spin; /* waiting for answers */
     struct lki_arena arena;
     uint8_t buffer[LKI_REPLY_BYTES_MAX];
 };
@@ -27,7 +29,6 @@ struct lki_transport {
     bool heard;    /* something was answered */
     uint64_t last_id;
     struct lki_inbox *inbox; /* borrowed */
-    struct lki_spin spin;    /* waiting for answers */
 };
 
 /* A message received, with its descriptors. What the message points to is valid until the next
@@ -38,8 +39,7 @@ struct lki_record {
     size_t fd_count;
 };
 
-/* Consumes socket_fd, connected and blocking; -1 makes one that is lost from the beginning. inbox need not
- * be initialised. */
+/* Consumes socket_fd, connected and blocking; -1 makes one that is lost from the beginning. */
 void lki_transport_init(struct lki_transport *transport, int socket_fd, struct lki_inbox *inbox);
 /* Closes the socket without a word. Twice is once. */
 void lki_transport_deinit(struct lki_transport *transport);
