@@ -415,6 +415,7 @@ static bool deliver(struct lkd_connection *connection, const struct lki_message 
                     const struct lkd_offer *offer)
 {
     struct lkd_daemon *daemon = connection->daemon;
+    daemon->records++;
     bool heard = lkd_core_message(daemon->core, connection->peer.session, message, offer,
                                   lki_clock_now_ns());
     lkd_daemon_settle(daemon);
@@ -566,12 +567,9 @@ static void on_ready(uv_poll_t *handle, int status, int events)
     if (events & UV_WRITABLE)
         flush(connection);
     if (events & UV_READABLE) {
-        for (int i = 0; i < RECORDS_PER_TURN && !connection->closing && !connection->in_offer;
-             i++) {
+        for (int i = 0; i < RECORDS_PER_TURN && !connection->closing && !connection->in_offer; i++)
             if (!receive_one(connection))
                 break;
-            daemon->records++;
-        }
     }
     if (!connection->closing)
         watch_or_drop(connection);

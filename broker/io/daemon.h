@@ -80,8 +80,8 @@ struct lkd_daemon {
 
     struct lkd_processes processes;
     struct lkd_reserver *reservers; /* takeover.c: processes that reserve names */
-    bool taking_over;    /* takeover.c: clients are told that another worker goes on */
-    int takeover_result; /* why one of them could not be told; 0: all have been */
+    bool taking_over;               /* takeover.c: clients are told that another worker goes on */
+    int takeover_result;            /* why one of them could not be told; 0: all have been */
     bool names_failed;              /* PATH.names could not be written, and the log says so */
     struct lkd_link *links;         /* hash table by the core's number of the session */
     struct lki_list connections;

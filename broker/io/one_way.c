@@ -22,6 +22,7 @@ static int peek(struct lkd_daemon *daemon, int socket_fd, struct lki_message *ou
 static void hear(struct lkd_daemon *daemon, uint64_t session, int socket_fd,
                  const struct lki_message *message)
 {
+    daemon->records++;
     (void)lkd_core_message(daemon->core, session, message, &no_offer, lki_clock_now_ns());
     /* Before the effects, which may close the socket, or read from it. */
     lki_channel_skip(socket_fd);
