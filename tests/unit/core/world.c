@@ -93,8 +93,6 @@ void forget_effects(void)
 {
     for (size_t i = 0; i < world.record_count; i++)
         free(world.records[i].strings);
-    free(world.records);
-    world.records = NULL;
     world.record_count = 0;
 }
 
@@ -103,6 +101,7 @@ void world_teardown(void)
     world.core = lkd_core_free(world.core);
     world_free_all();
     forget_effects();
+    free(world.records);
     munmap(world.ledger, world.ledger_bytes);
     for (uint32_t i = 0; i < SEGMENTS; i++)
         area_free(i);
@@ -145,8 +144,12 @@ static void copy_event(struct recorded *record)
 
 static void record_effect(const struct lkd_effect *effect)
 {
-    world.records = realloc(world.records, (world.record_count + 1) * sizeof(*world.records));
-    cr_assert(ne(ptr, world.records, NULL));
+    if (world.record_count == world.record_capacity) {
+        /* In ever larger steps: under a sanitizer each copies all of them to another map. */
+        world.record_capacity = world.record_capacity * 2 + 64;
+        world.records = realloc(world.records, world.record_capacity * sizeof(*world.records));
+        cr_assert(ne(ptr, world.records, NULL));
+    }
     struct recorded *record = &world.records[world.record_count++];
     memset(record, 0, sizeof(*record));
     record->effect = *effect;

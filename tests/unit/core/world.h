@@ -36,6 +36,7 @@ struct world {
     uint64_t last_id;
     struct recorded *records;
     size_t record_count;
+    size_t record_capacity;
     /* The driver. */
     bool making_waits; /* MAKE_SEGMENT is not answered by itself */
     bool growing_waits;
