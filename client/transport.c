@@ -118,7 +118,7 @@ static int look(struct lki_transport *transport, struct lki_record *out_record)
         return r;
     do
         r = receive_once(transport, LKI_CHANNEL_NO_WAIT, out_record);
-    while (lki_spin_go_on(&transport->inbox->spin, lki_clock_now_ns()) && r == -EAGAIN);
+    while (lki_spin_go_on(&transport->inbox->spin, lki_clock_now_ns(), r != -EAGAIN));
     lki_spin_end(&transport->inbox->spin, r != -EAGAIN);
     /* Without memory the record is still there: whoever waits for it finds some, or hears that there is none. */
     return r == -ENOBUFS ? -EAGAIN : r;

@@ -39,17 +39,17 @@ bool lki_spin_begin(struct lki_spin *spin, uint64_t now_ns)
     }
     spin->began_ns = now_ns;
     spin->seen_ns = now_ns;
-    spin->looks = 0;
+    spin->vain = 0;
     spin->disturbed = false;
     return true;
 }
 
-bool lki_spin_go_on(struct lki_spin *spin, uint64_t now_ns)
+bool lki_spin_go_on(struct lki_spin *spin, uint64_t now_ns, bool came)
 {
-    spin->looks++;
+    spin->vain += !came;
     spin->disturbed |= now_ns - spin->seen_ns > LOOK_NS_MAX;
     spin->seen_ns = now_ns;
-    return !spin->disturbed && now_ns - spin->began_ns < spin->limit_ns;
+    return !came && !spin->disturbed && now_ns - spin->began_ns < spin->limit_ns;
 }
 
 static uint64_t within_limits(uint64_t limit_ns)
@@ -63,7 +63,7 @@ void lki_spin_end(struct lki_spin *spin, bool came)
 {
     if (came && !spin->disturbed) {
         uint64_t took_ns = spin->seen_ns - spin->began_ns;
-        if (spin->looks <= 1)
+        if (spin->vain == 0)
             return; /* it was there already, which tells nothing */
         spin->limit_ns = within_limits((7 * spin->limit_ns + 2 * took_ns) / 8);
         spin->misses = 0;

@@ -7,7 +7,7 @@
  *     if (lki_spin_begin(&spin, now)) {
  *         do
  *             came = look();
- *         while (lki_spin_go_on(&spin, now) && !came);
+ *         while (lki_spin_go_on(&spin, now, came));
  *         lki_spin_end(&spin, came);
  *     }
  */
@@ -21,7 +21,7 @@ struct lki_spin {
     uint64_t limit_ns; /* 0: nothing learned */
     uint64_t began_ns; /* of the last wait */
     uint64_t seen_ns;
-    uint32_t looks;
+    uint32_t vain;    /* looks */
     bool disturbed;   /* somebody else ran on this processor meanwhile */
     uint8_t misses;   /* in a row, at most 8 */
     uint16_t pausing; /* so many waits are left that do not look */
@@ -33,7 +33,8 @@ bool lki_has_one_processor(void);
 
 /* Before a wait: whether to look first. now_ns: of one clock, here and below. */
 bool lki_spin_begin(struct lki_spin *spin, uint64_t now_ns);
-/* Right behind each look: whether to look again. One that took long tells that others want the processor. */
-bool lki_spin_go_on(struct lki_spin *spin, uint64_t now_ns);
+/* Right behind each look: whether to look again. One that took long tells that others want the processor; after one
+ * that came and took long for what it did about that, this is not called. */
+bool lki_spin_go_on(struct lki_spin *spin, uint64_t now_ns, bool came);
 /* At the end: whether what was waited for came. */
 void lki_spin_end(struct lki_spin *spin, bool came);

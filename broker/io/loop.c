@@ -311,7 +311,8 @@ static void look_for_more(struct lkd_daemon *daemon)
         do {
             (void)uv_run(&daemon->loop, UV_RUN_NOWAIT);
             came = daemon->records != records;
-        } while (!came && !daemon->stopping && lki_spin_go_on(&daemon->spin, lki_clock_now_ns()));
+        } while (!came && !daemon->stopping &&
+                 lki_spin_go_on(&daemon->spin, lki_clock_now_ns(), false));
         lki_spin_end(&daemon->spin, came);
     }
 }

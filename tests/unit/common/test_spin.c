@@ -17,7 +17,7 @@ static uint64_t wait_once(struct lki_spin *spin, uint64_t answer_ns)
     do {
         came = now_ns - 1000 >= answer_ns;
         now_ns += LOOK_NS;
-    } while (lki_spin_go_on(spin, now_ns) && !came);
+    } while (lki_spin_go_on(spin, now_ns, came));
     lki_spin_end(spin, came);
     return now_ns - 1000;
 }
@@ -84,8 +84,8 @@ static bool wait_disturbed(struct lki_spin *spin)
 {
     if (!lki_spin_begin(spin, 1000))
         return false;
-    cr_assert(lki_spin_go_on(spin, 1500));
-    cr_expect(not(lki_spin_go_on(spin, 11500)), "whoever else wants the processor gets it");
+    cr_assert(lki_spin_go_on(spin, 1500, false));
+    cr_expect(not(lki_spin_go_on(spin, 11500, false)), "whoever else wants the processor gets it");
     lki_spin_end(spin, true);
     return true;
 }
@@ -108,4 +108,16 @@ Test(spin, an_answer_that_was_there_tells_nothing)
     cr_expect(eq(u64, wait_once(&spin, 0), LOOK_NS));
     cr_expect(eq(u8, spin.misses, before.misses));
     cr_expect(eq(u64, spin.limit_ns, before.limit_ns));
+}
+
+/* As the worker does, for which a look that came takes as long as the request does. */
+Test(spin, a_hit_needs_one_look_in_vain)
+{
+    struct lki_spin spin = {0};
+    looks_of(&spin, 2, 1000000);
+    cr_expect(not(lki_spin_begin(&spin, 1000)), "the pause after the miss");
+    cr_assert(lki_spin_begin(&spin, 1000));
+    cr_assert(lki_spin_go_on(&spin, 1500, false));
+    lki_spin_end(&spin, true);
+    cr_expect(eq(u8, spin.misses, 0));
 }
