@@ -165,9 +165,8 @@ static void leave_a_child(void)
 {
     if (fork() == 0) { /* has the socket, and says nothing */
         prctl(PR_SET_PDEATHSIG, 0);
-        usleep(
-            100 *
-            1000); /* outlives its parent, whose end is what counts; nobody could tell it when to go */
+        /* Outlives its parent, whose end is what counts; nobody could tell it when to go. */
+        usleep(100 * 1000);
         _exit(0);
     }
 }
