@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define BENCH_SERIES_MAX 32
-#define BENCH_COMPARISONS_MAX 2
+#define BENCH_COMPARISONS_MAX 3
 #define BENCH_NO_BASE (-1)
 
 /* Counts of times: 16 slots for each power of two, so off by at most 6 %. */

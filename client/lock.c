@@ -20,32 +20,47 @@
 
 static const uint32_t gate_shut = 0;
 
+/* In place of a party's cell where readers need a fence: never free, and of no lock. */
+static const uint32_t no_cell = UINT32_MAX;
+
 static_assert(offsetof(struct lk_inline_words, word) == offsetof(struct lki_lock_hot, word) &&
                   offsetof(struct lk_inline_words, sequence) ==
                       offsetof(struct lki_lock_hot, sequence),
               "programs were compiled with this: another layout needs another LK_INLINE_LAYOUT");
 
-static_assert(LK_INLINE_BIASED == LKI_BIASED &&
-                  LK_INLINE_BAR == (LKI_ID_MASK | LKI_FAIR | LKI_DIED | LKI_BIASED),
-              "as above");
+static_assert(LK_INLINE_BIASED == (LKI_READ | LKI_BIASED), "as above");
 
 const struct lk_inline *lk_lock_inline(const struct lk_lock *lock, uint32_t layout)
 {
     return lock && layout == LK_INLINE_LAYOUT ? &lock->fast : NULL;
 }
 
+/* The fast paths look at the first cell alone, and would let this lock be taken twice. */
+static bool is_in_another_cell(const struct lk_lock *lock)
+{
+    return lock->party->cells_used != 0 && lki_party_cell(lock->party, lock->index) > 0;
+}
+
 void lki_lock_set_gate(struct lk_lock *lock)
 {
     const struct lk_segment *segment = lock->segment;
     bool readable = lock->count > 0 && segment->count > 0 && !segment->file;
-    bool plain = readable && !segment->brokered && lock->held_id == 0 && lock->async.request == 0;
+    bool plain = readable && !segment->brokered && lock->held_id == 0 && lock->async.request == 0 &&
+                 !is_in_another_cell(lock);
+    bool fenceless = plain && segment->fenceless;
     lock->fast.gate = plain ? segment->session->plain : &gate_shut;
     lock->fast.read_gate = readable ? segment->session->alive : &gate_shut;
     lock->fast.words = readable ? &segment->area.hot[lock->index] : NULL;
     lock->fast.id = plain ? segment->party.id : 0;
+    lock->fast.cell = fenceless ? (void *)&segment->party.self->cells[0] : (void *)&no_cell;
     lock->fast.cell_value = lock->index + 1;
-    lock->fast.cell = plain && segment->fenceless ? &segment->party.self->cells[0] : NULL;
-    lock->fast.others = &segment->party.cells_used;
+}
+
+/* A shared hold may have come into another cell than the first, or have left it. */
+static void cell_changed(struct lk_lock *lock)
+{
+    if (lock->party->cells_used != 0 || lock->fast.gate == &gate_shut)
+        lki_lock_set_gate(lock);
 }
 
 int lki_lock_table_new(struct lk_segment *segment)
@@ -246,6 +261,8 @@ LKI_NOINLINE static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, ui
     enum lki_hold hold = mode == LK_EXCLUSIVE_TO_EXIT ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
     enum lki_verdict verdict = lki_wait_native(lock, engine_mode, hold, timeout_ns);
     bool taken = verdict == LKI_TAKEN || verdict == LKI_TAKEN_DIED;
+    if (taken && mode == LK_SHARED)
+        cell_changed(lock);
     if (taken) /* whoever finds damage comes this way, so it is right where it matters */
         lock->held_to_exit = hold == LKI_HOLD_TO_EXIT;
     /* relaxed: for people, in listings; nothing is decided by it */
@@ -268,23 +285,29 @@ LKI_NOINLINE static int acquire_fenced(struct lk_lock *lock, uint64_t timeout_ns
     return acquire_slow(lock, LK_SHARED, timeout_ns);
 }
 
-/* A taker came just then: its drain must not find a cell of ours. */
+/* Goes on from a cell that is stored already, on a lock that is not biased. */
 LKI_NOINLINE static int acquire_again(struct lk_lock *lock, uint64_t timeout_ns)
 {
-    lki_cell_leave(lock->party, lock->index, 0);
-    return acquire_fenced(lock, timeout_ns);
+    if (lki_hot_take_shared(lock->party, lock->index)) {
+        lki_bias_count(lock);
+        return LK_ACQUIRED;
+    }
+    return acquire_slow(lock, LK_SHARED, timeout_ns);
 }
 
 /* Calls only at its ends, so that it saves no registers. */
-LKI_NOINLINE static int acquire_shared(struct lk_lock *lock, uint64_t timeout_ns)
+static inline int acquire_shared(struct lk_lock *lock, uint64_t timeout_ns)
 {
     const struct lk_inline *fast = &lock->fast;
-    bool stored;
-    if (!fast->cell)
-        return acquire_fenced(lock, timeout_ns);
-    if (lki_hot_take_fenceless(fast->words, fast->cell, *fast->others, lock->index, &stored))
+    switch (lki_hot_take_fenceless(fast->words, fast->cell, fast->cell_value)) {
+    case LKI_FENCELESS_DONE:
         return LK_ACQUIRED;
-    return stored ? acquire_again(lock, timeout_ns) : acquire_fenced(lock, timeout_ns);
+    case LKI_FENCELESS_AGAIN:
+        return acquire_again(lock, timeout_ns);
+    case LKI_FENCELESS_NOT:
+        break;
+    }
+    return acquire_fenced(lock, timeout_ns);
 }
 
 int lk_lock_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)
@@ -322,6 +345,7 @@ LKI_NOINLINE static int release_slow(struct lk_lock *lock)
         return lki_lock_fail_not_held(lock, "unlock", "");
     switch (lki_lock_release(lock->party, lock->index)) {
     case LKI_RELEASED:
+        cell_changed(lock);
         return released(lock);
     case LKI_STALE:
         return lki_lock_result(lock, LKI_STALE);
@@ -341,23 +365,26 @@ LKI_NOINLINE static int release_again(struct lk_lock *lock)
     return 0;
 }
 
-LKI_NOINLINE static int release_shared(struct lk_lock *lock)
-{
-    const struct lk_inline *fast = &lock->fast;
-    bool again;
-    if (!fast->cell || !lki_hot_leave_fenceless(fast->words, fast->cell, lock->index, &again))
-        return release_fenced(lock);
-    return again ? release_again(lock) : 0;
-}
-
 int lk_lock_release(struct lk_lock *lock)
 {
-    if (lock && *lock->fast.gate) {
-        if (lki_hot_release_exclusive(lock->fast.words, lock->fast.id))
-            return 0;
-        return release_shared(lock);
+    if (!lock || !*lock->fast.gate)
+        return release_slow(lock);
+    const struct lk_inline *fast = &lock->fast;
+    switch (lki_hot_leave_fenceless(fast->words, fast->cell, fast->cell_value)) {
+    case LKI_FENCELESS_DONE:
+        return 0;
+    case LKI_FENCELESS_AGAIN:
+        return release_again(lock);
+    case LKI_FENCELESS_NOT:
+        break;
     }
-    return release_slow(lock);
+    return lki_hot_release_exclusive(fast->words, fast->id) ? 0 : release_fenced(lock);
+}
+
+int lk_inline_acquire_again(struct lk_lock *lock, uint64_t timeout_ns)
+{
+    bool plain = lock && *lock->fast.gate;
+    return plain ? acquire_again(lock, timeout_ns) : acquire_slow(lock, LK_SHARED, timeout_ns);
 }
 
 void lk_inline_leave(struct lk_lock *lock)

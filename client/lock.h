@@ -24,8 +24,7 @@ struct lk_lock {
      *                shut by what closes the lock, by a file and by a fork
      *     words      the struct lki_lock_hot, while one of the gates is open
      *     id         of the party, while the first gate is open
-     *     cell       the party's first cell, while the gate is open and the process takes part in barriers
-     *     others     the party's other cells */
+     *     cell       the party's first cell, while the gate is open and the process takes part in barriers */
     struct lk_inline fast;
     uint32_t index;
     struct lki_party *party;

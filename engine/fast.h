@@ -119,16 +119,12 @@ static inline uint32_t lki_cell_clear(struct lki_party *party, uint32_t lock, un
     return atomic_load_explicit(&party->area->hot[lock].word, memory_order_seq_cst);
 }
 
-/* Joins or begins reading on a lock that nobody owns, reserves or left damaged, when this party
- * holds nothing shared yet. True: held shared. */
-static inline bool lki_fast_take_shared(struct lki_party *party, uint32_t lock)
+/* Joins or begins reading, with the first cell of a party that has no other hold in it, on a lock that nobody
+ * owns, reserves or left damaged. True: held shared. False: the cell is empty. */
+static inline bool lki_hot_take_shared(struct lki_party *party, uint32_t lock)
 {
     struct lki_lock_hot *hot = &party->area->hot[lock];
 
-    /* relaxed: our own cell. Another hold could be of this very lock: the slow path looks. */
-    if ((party->cells_used | atomic_load_explicit(&party->self->cells[0], memory_order_relaxed)) !=
-        0)
-        return false;
     LKI_STEP("take_shared");
     /* [cell-word] seq_cst exchange, then seq_cst load; pairs with taker's CAS of the word and load
      * of the cells: one of the two sees the other. */
@@ -147,6 +143,15 @@ static inline bool lki_fast_take_shared(struct lki_party *party, uint32_t lock)
     return false;
 }
 
+/* The same, of any party. */
+static inline bool lki_fast_take_shared(struct lki_party *party, uint32_t lock)
+{
+    /* relaxed: our own cell. Another hold could be of this very lock: the slow path looks. */
+    return (party->cells_used |
+            atomic_load_explicit(&party->self->cells[0], memory_order_relaxed)) == 0 &&
+           lki_hot_take_shared(party, lock);
+}
+
 /* Releases the shared hold of a party that has no other. True: released. False: nothing was done. */
 static inline bool lki_fast_release_shared(struct lki_party *party, uint32_t lock)
 {
@@ -162,47 +167,53 @@ static inline bool lki_fast_release_shared(struct lki_party *party, uint32_t loc
 
 /* --- The same for a biased lock, without a fence. Only for a process that takes part in barriers --- */
 
-/* Whether the word says that a reader without a fence is seen, and nobody is in the way. */
+/* Whether the word says that a reader without a fence is seen, and nobody is in the way. One comparison: what
+ * else may be set beside the two does not last, and readers with a fence come by. */
 static inline bool lki_word_is_biased(uint32_t word)
 {
-    return (word & (LKI_ID_MASK | LKI_FAIR | LKI_DIED | LKI_BIASED)) == LKI_BIASED;
+    return word == (LKI_READ | LKI_BIASED);
 }
 
-/* Joins the readers of a biased lock with the first cell of a party that has no other hold in it, and no
- * other in `others`, its cells_used. False and *out_stored false: nothing was done. False and true: the lock
- * is not held, and lki_cell_leave() has to empty the cell. */
-static inline bool lki_hot_take_fenceless(struct lki_lock_hot *hot, _Atomic uint32_t *cell,
-                                          uint32_t others, uint32_t lock, bool *out_stored)
+enum lki_fenceless {
+    LKI_FENCELESS_DONE,  /* held, or released */
+    LKI_FENCELESS_AGAIN, /* the cell is written, but that was not enough: go on with a fence */
+    LKI_FENCELESS_NOT,   /* nothing was done */
+};
+
+/* Joins the readers of a biased lock with the first cell of a party that does not have this lock in another
+ * cell. AGAIN: the lock is not held; lki_hot_take_shared() goes on.
+ * What the word is now is not looked at before the store: most often it is biased, and otherwise the store
+ * is the one that lki_hot_take_shared() begins with.
+ * value: the number of the lock + 1 */
+static inline enum lki_fenceless lki_hot_take_fenceless(struct lki_lock_hot *hot,
+                                                        _Atomic uint32_t *cell, uint32_t value)
 {
-    *out_stored = false;
     LKI_STEP("take_fenceless");
-    /* relaxed: our own cell; and a look at the word that only saves a store which would be in vain */
-    if ((others | atomic_load_explicit(cell, memory_order_relaxed)) != 0 ||
-        !lki_word_is_biased(atomic_load_explicit(&hot->word, memory_order_relaxed)))
-        return false;
+    /* relaxed: our own cell */
+    if (atomic_load_explicit(cell, memory_order_relaxed) != 0)
+        return LKI_FENCELESS_NOT;
     LKI_STEP("take_fenceless_cell");
-    LKI_STORE_UNFENCED(cell, lock + 1, memory_order_relaxed);
-    *out_stored = true;
+    LKI_STORE_UNFENCED(cell, value, memory_order_relaxed);
     /* [bias] Only the compiler is held back here. The taker's barrier stops this thread before both
      * accesses, between them, or after them: before and between, the load below sees the taker;
      * after, the taker sees the cell. */
     atomic_signal_fence(memory_order_seq_cst);
     LKI_STEP("take_fenceless_look");
     /* [word-handoff] acquire: what the last owner wrote under the lock is visible */
-    return lki_word_is_biased(atomic_load_explicit(&hot->word, memory_order_acquire));
+    return lki_word_is_biased(atomic_load_explicit(&hot->word, memory_order_acquire))
+               ? LKI_FENCELESS_DONE
+               : LKI_FENCELESS_AGAIN;
 }
 
-/* Leaves it likewise. True and *out_again false: released. True and true: released once
- * lki_cell_leave() has emptied the cell again and looked at the word. False: nothing was done. */
-static inline bool lki_hot_leave_fenceless(struct lki_lock_hot *hot, _Atomic uint32_t *cell,
-                                           uint32_t lock, bool *out_again)
+/* Leaves it likewise, on whatever lock. AGAIN: released once lki_cell_leave() has emptied the cell again and
+ * looked at the word. */
+static inline enum lki_fenceless lki_hot_leave_fenceless(struct lki_lock_hot *hot,
+                                                         _Atomic uint32_t *cell, uint32_t value)
 {
-    *out_again = false;
     LKI_STEP("leave_fenceless");
     /* relaxed: as above */
-    if (atomic_load_explicit(cell, memory_order_relaxed) != lock + 1 ||
-        !lki_word_is_biased(atomic_load_explicit(&hot->word, memory_order_relaxed)))
-        return false;
+    if (atomic_load_explicit(cell, memory_order_relaxed) != value)
+        return LKI_FENCELESS_NOT;
     LKI_STEP("leave_fenceless_cell");
     /* [cell-word] release: what was read under the lock comes before what a writer writes who has seen the
      * empty cell */
@@ -210,28 +221,27 @@ static inline bool lki_hot_leave_fenceless(struct lki_lock_hot *hot, _Atomic uin
     atomic_signal_fence(memory_order_seq_cst); /* [bias] as above, for a taker that drains */
     LKI_STEP("leave_fenceless_look");
     /* relaxed: nothing is read on the strength of it */
-    *out_again = !lki_word_is_biased(atomic_load_explicit(&hot->word, memory_order_relaxed));
-    return true;
+    return lki_word_is_biased(atomic_load_explicit(&hot->word, memory_order_relaxed))
+               ? LKI_FENCELESS_DONE
+               : LKI_FENCELESS_AGAIN;
 }
 
 /* The same two for a lock by its number, to the end. */
 static inline bool lki_fast_take_fenceless(struct lki_party *party, uint32_t lock)
 {
-    bool stored;
-    if (lki_hot_take_fenceless(&party->area->hot[lock], &party->self->cells[0], party->cells_used,
-                               lock, &stored))
-        return true;
-    if (stored)
-        lki_cell_leave(party, lock, 0);
-    return false;
+    if (party->cells_used != 0) /* another hold could be of this very lock */
+        return false;
+    enum lki_fenceless taken =
+        lki_hot_take_fenceless(&party->area->hot[lock], &party->self->cells[0], lock + 1);
+    return taken == LKI_FENCELESS_DONE ||
+           (taken == LKI_FENCELESS_AGAIN && lki_hot_take_shared(party, lock));
 }
 
 static inline bool lki_fast_release_fenceless(struct lki_party *party, uint32_t lock)
 {
-    bool again;
-    bool released =
-        lki_hot_leave_fenceless(&party->area->hot[lock], &party->self->cells[0], lock, &again);
-    if (again)
+    enum lki_fenceless left =
+        lki_hot_leave_fenceless(&party->area->hot[lock], &party->self->cells[0], lock + 1);
+    if (left == LKI_FENCELESS_AGAIN)
         lki_cell_leave(party, lock, 0);
-    return released;
+    return left != LKI_FENCELESS_NOT;
 }

@@ -99,6 +99,9 @@ static inline uint64_t lki_lock_sequence(const struct lki_area *area, uint32_t l
     return atomic_load_explicit(&area->hot[lock].sequence, memory_order_relaxed);
 }
 
+/* The cell in which this party holds the lock shared, or -1. */
+int lki_party_cell(const struct lki_party *party, uint32_t lock);
+
 /* Whether this party holds any lock shared. */
 static inline bool lki_party_reads(const struct lki_party *party)
 {

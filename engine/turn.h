@@ -62,9 +62,6 @@ unsigned lki_turn_fill_cell(struct lki_party *party, uint32_t lock);
 bool lki_turn_stay_shared(struct lki_party *party, uint32_t lock, unsigned cell,
                           uint32_t *out_word);
 
-/* The cell in which this party holds the lock shared, or -1. */
-int lki_party_cell(const struct lki_party *party, uint32_t lock);
-
 /* cells_used when all of them are taken. */
 #define LKI_OTHER_CELLS ((UINT32_C(1) << LKI_SHARED_HOLDS_MAX) - 2)
 

@@ -7,7 +7,7 @@
 #include "common/clock.h"
 
 #define SERIES_MAX                                                                                 \
-    (2 * BENCH_PEERS_MAX + 4) /* of lockkeeper two modes more, and the inline pairs */
+    (2 * BENCH_PEERS_MAX + 5) /* of lockkeeper two modes more, the inline pairs, and empty calls */
 #define SAMPLE_NS (4 * LKI_NS_PER_MS)
 
 struct kind {
@@ -82,6 +82,8 @@ static void set_goals(struct bench_group *group)
     bench_series_compare(group, exclusive, floor, 1.4, 0);
     bench_series_compare(group, shared, robust, 0, 1.3);
     bench_series_compare(group, shared, rwlock, 0.3, 0);
+    bench_series_compare(group, shared, bench_series_find(group, bench_peer_empty_calls.name), 0,
+                         0);
     bench_series_compare(group, inlined, floor, 1.25, 0);
     bench_series_compare(group, shared_inlined, rwlock, 0.1, 0);
     group->series[shared].bound = 5;
@@ -113,6 +115,7 @@ void bench_pairs(struct bench *bench, struct bench_report *report)
     add_kind(bench, group, &count, &bench_peer_lockkeeper, BENCH_UPGRADE);
     add_kind(bench, group, &count, &bench_peer_lockkeeper_inline, BENCH_EXCLUSIVE);
     add_kind(bench, group, &count, &bench_peer_lockkeeper_inline, BENCH_SHARED);
+    add_kind(bench, group, &count, &bench_peer_empty_calls, BENCH_EXCLUSIVE);
     set_goals(group);
     for (size_t i = 0; i < count; i++)
         calibrate(&kinds[i], sample_ns); /* and warms up */

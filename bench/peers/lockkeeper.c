@@ -124,6 +124,23 @@ const struct bench_peer bench_peer_lockkeeper_inline = {
     .pairs = pairs_inline,
 };
 
+/* No lock: what the calls alone take, of a function that refuses a layout which nobody has. */
+static int empty_calls(void *arg, enum bench_mode mode, unsigned count)
+{
+    struct lk_lock *lock = ((struct handle *)arg)->lock;
+    (void)mode;
+    BENCH_PAIRS(count, lk_lock_inline(lock, 0) != NULL, lk_lock_inline(lock, 0) != NULL);
+}
+
+const struct bench_peer bench_peer_empty_calls = {
+    .name = "two empty calls",
+    .what = "floor: two calls into the shared library that do nothing",
+    .always = true,
+    .join = join_patient,
+    .leave = leave,
+    .pairs = empty_calls,
+};
+
 const struct bench_peer bench_peer_lockkeeper_fifo = {
     .name = "lockkeeper-fifo",
     .what = "the same, strictly first in, first out (LK_PATIENCE_FIFO)",

@@ -63,10 +63,10 @@ const struct bench_peer *bench_peer_find(const char *name);
     } while (0)
 
 extern const struct bench_peer bench_peer_lockkeeper, bench_peer_lockkeeper_inline,
-    bench_peer_lockkeeper_fifo, bench_peer_lockkeeper_brokered, bench_peer_cas, bench_peer_mutex,
-    bench_peer_robust, bench_peer_rwlock, bench_peer_posix_sem, bench_peer_sysv_sem,
-    bench_peer_flock, bench_peer_ofd, bench_peer_pipe, bench_peer_seqpacket, bench_peer_mq,
-    bench_peer_redis, bench_peer_postgresql, bench_peer_etcd, bench_peer_boost_mutex,
+    bench_peer_empty_calls, bench_peer_lockkeeper_fifo, bench_peer_lockkeeper_brokered,
+    bench_peer_cas, bench_peer_mutex, bench_peer_robust, bench_peer_rwlock, bench_peer_posix_sem,
+    bench_peer_sysv_sem, bench_peer_flock, bench_peer_ofd, bench_peer_pipe, bench_peer_seqpacket,
+    bench_peer_mq, bench_peer_redis, bench_peer_postgresql, bench_peer_etcd, bench_peer_boost_mutex,
     bench_peer_boost_sharable;
 
 /* Removes the System V semaphore that a process which ended early left behind. */

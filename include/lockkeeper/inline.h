@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define LK_INLINE_LAYOUT 2u
+#define LK_INLINE_LAYOUT 3u
 
 /* Shared between all processes: the words of one lock. Not to be touched but by what is below. */
 struct lk_inline_words {
@@ -40,14 +40,16 @@ struct lk_inline {
     const uint32_t *read_gate; /* the same for reads */
     void *words;               /* struct lk_inline_words, while one of the gates is open */
     uint32_t id;
-    uint32_t cell_value;    /* what the cell shows while the lock is held shared */
-    void *cell;             /* NULL: shared holds call the library; shared between all processes */
-    const uint32_t *others; /* points to 0: no other lock of the segment is held shared */
+    uint32_t cell_value; /* what the cell shows while the lock is held shared */
+    void *cell;          /* not to be written unless it is 0, or cell_value; shared likewise */
 };
 
-/* The parts of the word that a reader has to know. */
-#define LK_INLINE_BIASED 0x10000000u /* readers need no fence ... */
-#define LK_INLINE_BAR 0x73ffffffu    /* ... while of these bits it alone is set */
+/* The word of a lock whose readers need no fence, while nobody else is in the way. */
+#define LK_INLINE_BIASED 0x14000000u
+
+/** Not to be called but by the functions below. Takes the lock shared with a fence, when the cell is written
+ * already. As lk_lock_acquire(). */
+LK_API int lk_inline_acquire_again(struct lk_lock *lock, uint64_t timeout_ns);
 
 /** Not to be called but by the functions below. Empties the cell for all to see, and wakes a writer
  * that waits for that. */
@@ -65,39 +67,34 @@ LK_API const struct lk_inline *lk_lock_inline(const struct lk_lock *lock, uint32
 #define LK_INLINE_OPEN(fast, which) ((fast) && *(fast)->which)
 #endif
 
-static inline bool lk_inline_is_biased(const struct lk_inline_words *words, int order)
-{
-    return (__atomic_load_n(&words->word, order) & LK_INLINE_BAR) == LK_INLINE_BIASED;
-}
-
-/* A store and a load; a writer makes the fence that is missing between them, in this thread too. False: not
- * held. */
-static inline bool lk_inline_acquire_shared(const struct lk_inline *fast, struct lk_lock *lock)
+static inline bool lk_inline_is_biased(const struct lk_inline *fast, int order)
 {
     const struct lk_inline_words *words = (const struct lk_inline_words *)fast->words;
+    return __atomic_load_n(&words->word, order) == LK_INLINE_BIASED;
+}
+
+/* A store and a load; a writer makes the fence that is missing between them, in this thread too. */
+static inline int lk_inline_acquire_shared(const struct lk_inline *fast, struct lk_lock *lock,
+                                           uint64_t timeout_ns)
+{
     uint32_t *cell = (uint32_t *)fast->cell;
-    if (!cell || (*fast->others | __atomic_load_n(cell, __ATOMIC_RELAXED)) != 0 ||
-        !lk_inline_is_biased(words, __ATOMIC_RELAXED))
-        return false;
+    if (__atomic_load_n(cell, __ATOMIC_RELAXED) != 0)
+        return lk_lock_acquire(lock, LK_SHARED, timeout_ns);
     __atomic_store_n(cell, fast->cell_value, __ATOMIC_RELAXED);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    if (lk_inline_is_biased(words, __ATOMIC_ACQUIRE))
-        return true;
-    lk_inline_leave(lock);
-    return false;
+    return lk_inline_is_biased(fast, __ATOMIC_ACQUIRE) ? LK_ACQUIRED
+                                                       : lk_inline_acquire_again(lock, timeout_ns);
 }
 
 /* The same for the end of it. False: nothing was done. */
 static inline bool lk_inline_release_shared(const struct lk_inline *fast, struct lk_lock *lock)
 {
-    const struct lk_inline_words *words = (const struct lk_inline_words *)fast->words;
     uint32_t *cell = (uint32_t *)fast->cell;
-    if (!cell || __atomic_load_n(cell, __ATOMIC_RELAXED) != fast->cell_value ||
-        !lk_inline_is_biased(words, __ATOMIC_RELAXED))
+    if (__atomic_load_n(cell, __ATOMIC_RELAXED) != fast->cell_value)
         return false;
     __atomic_store_n(cell, 0, __ATOMIC_RELEASE);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    if (!lk_inline_is_biased(words, __ATOMIC_RELAXED))
+    if (!lk_inline_is_biased(fast, __ATOMIC_RELAXED))
         lk_inline_leave(lock);
     return true;
 }
@@ -118,9 +115,8 @@ static inline int lk_inline_acquire(const struct lk_inline *fast, struct lk_lock
             __atomic_thread_fence(__ATOMIC_RELEASE);
             return LK_ACQUIRED;
         }
-    } else if (mode == LK_SHARED && LK_INLINE_OPEN(fast, gate) &&
-               lk_inline_acquire_shared(fast, lock)) {
-        return LK_ACQUIRED;
+    } else if (mode == LK_SHARED && LK_INLINE_OPEN(fast, gate)) {
+        return lk_inline_acquire_shared(fast, lock, timeout_ns);
     }
     return lk_lock_acquire(lock, mode, timeout_ns);
 }
@@ -129,6 +125,8 @@ static inline int lk_inline_acquire(const struct lk_inline *fast, struct lk_lock
 static inline int lk_inline_release(const struct lk_inline *fast, struct lk_lock *lock)
 {
     if (LK_INLINE_OPEN(fast, gate)) {
+        if (lk_inline_release_shared(fast, lock))
+            return 0;
         struct lk_inline_words *words = (struct lk_inline_words *)fast->words;
         uint32_t mine = fast->id;
         if (__atomic_load_n(&words->word, __ATOMIC_RELAXED) == mine) {
@@ -138,8 +136,6 @@ static inline int lk_inline_release(const struct lk_inline *fast, struct lk_lock
             if (__atomic_compare_exchange_n(&words->word, &mine, 0, 0, __ATOMIC_RELEASE,
                                             __ATOMIC_RELAXED))
                 return 0;
-        } else if (lk_inline_release_shared(fast, lock)) {
-            return 0;
         }
     }
     return lk_lock_release(lock); /* goes on from a sequence that is even already */

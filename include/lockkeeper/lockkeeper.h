@@ -34,6 +34,15 @@ extern "C" {
 #define LK_API
 #endif
 
+/* What is called so often that a hop through the procedure linkage table would show. */
+#define LK_API_HOT LK_API
+#if defined(__has_attribute)
+#if __has_attribute(noplt)
+#undef LK_API_HOT
+#define LK_API_HOT LK_API __attribute__((noplt))
+#endif
+#endif
+
 struct lk_session; /* opaque; lk_session_open() to lk_session_close() */
 struct lk_segment; /* opaque, counted per session; lk_segment_open() or _offer() to
                       lk_segment_close() */
@@ -299,7 +308,7 @@ LK_API struct lk_lock *lk_lock_close(struct lk_lock *lock);
  * Threads: one thread per session at a time. Signals: EINTR is handled inside. Fork: -ESTALE.
  * Source: the robust mutex of POSIX pthread_mutex_lock(); futex(2).
  */
-LK_API int lk_lock_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns);
+LK_API_HOT int lk_lock_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns);
 
 /** Called by lk_session_dispatch() when an asynchronous acquire ends; result as of
  * lk_lock_acquire(), or -ECANCELED. */
@@ -340,7 +349,7 @@ LK_API int lk_lock_cancel(struct lk_lock *lock);
  *          -ECONNRESET (granted by a broker that is gone). -EIO: released, but the guarded file was
  *          truncated, so what was written under the lock may be lost
  */
-LK_API int lk_lock_release(struct lk_lock *lock);
+LK_API_HOT int lk_lock_release(struct lk_lock *lock);
 
 /**
  * Makes a hold in LK_UPDATE exclusive: waits for the readers that are inside, and lets no more in.
@@ -392,15 +401,15 @@ LK_API int lk_lock_declare(struct lk_lock *lock, uint64_t offset, uint64_t lengt
 /** Begins a read that takes no lock and needs no write access; never waits. Errors: -EAGAIN (a
  * writer is inside; makes no text), -EOWNERDEAD (an owner died inside, nobody repaired it yet),
  * -EIO (a guarded file was truncated), -ESTALE. */
-LK_API int lk_read_begin(const struct lk_lock *lock, uint64_t *out_version);
+LK_API_HOT int lk_read_begin(const struct lk_lock *lock, uint64_t *out_version);
 
 /** True if nothing was written under the lock since lk_read_begin(): what was copied may be used.
  * False for a stale handle. */
-LK_API bool lk_read_valid(const struct lk_lock *lock, uint64_t version);
+LK_API_HOT bool lk_read_valid(const struct lk_lock *lock, uint64_t version);
 
 /** Copies bytes that may change meanwhile, without a data race; use the copy only if
  * lk_read_valid(). */
-LK_API void lk_read_copy(void *to, const void *from, size_t bytes);
+LK_API_HOT void lk_read_copy(void *to, const void *from, size_t bytes);
 
 /* --- Errors --- */
 

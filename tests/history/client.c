@@ -344,16 +344,16 @@ static void refuse(struct record *record, int result)
         fprintf(stderr, "lock %u: acquire gives %d: %s\n", record->lock, result, lk_last_error());
 }
 
-/* A program may have the path without a fence compiled in, or call the library for it. Which of the two it was
- * is known of the former alone. */
+/* A program may have the path without a fence compiled in, or call the library for it. That it needed none is
+ * known of the former alone, as far as a look before it tells. */
 static int acquire(struct run_client *client, struct record *record, uint64_t timeout_ns)
 {
     struct lk_lock *lock = client->locks[record->lock];
     const struct lk_inline *fast = lk_lock_inline(lock, LK_INLINE_LAYOUT);
-    if (record->mode == LK_SHARED && *fast->gate && chance(client, 2) &&
-        lk_inline_acquire_shared(fast, lock)) {
-        record->flags |= RECORD_FENCELESS;
-        return LK_ACQUIRED;
+    if (record->mode == LK_SHARED && *fast->gate && chance(client, 2)) {
+        if (*(uint32_t *)fast->cell == 0 && lk_inline_is_biased(fast, __ATOMIC_RELAXED))
+            record->flags |= RECORD_FENCELESS;
+        return lk_inline_acquire_shared(fast, lock, timeout_ns);
     }
     return lk_lock_acquire(lock, (enum lk_mode)record->mode, timeout_ns);
 }

@@ -20,7 +20,7 @@ s_try:
 s_fast:
 #ifdef BIAS
     if
-    :: word & BIASED -> goto s_biased
+    :: goto s_biased /* whatever the word is */
     :: true
     fi;
 #endif
@@ -128,10 +128,6 @@ s_biased: /* no fence: only a free word that shows BIASED after the store says t
     :: sinside & ME_BIT -> goto s_in
     :: else
     fi;
-#if !defined(M_BIAS_NO_SECOND_LOAD)
-    leave();
-    v = 0;
-#endif
 #ifdef M_BIAS_NO_SECOND_LOAD
     STEP(FLUSH(me));
     if
@@ -139,5 +135,9 @@ s_biased: /* no fence: only a free word that shows BIASED after the store says t
     :: else
     fi;
 #endif
+#ifdef M_BIAS_GOES_ON_WITHOUT_FENCE
+    goto s_load;
+#else
     goto s_enter;
+#endif
 #endif

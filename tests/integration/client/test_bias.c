@@ -54,6 +54,11 @@ static bool is_biased(const struct side *side)
     return (word & LKI_BIASED) && (word & LKI_ID_MASK) == 0;
 }
 
+static bool is_fenceless(const struct side *side)
+{
+    return side->fast->cell == (void *)&side->segment->party.self->cells[0];
+}
+
 static int read_once(struct side *side)
 {
     int r = lk_lock_acquire(side->lock, LK_SHARED, LK_WAIT_FOREVER);
@@ -66,7 +71,7 @@ static int read_much(struct side *side)
     for (unsigned i = 0; i <= lki_bias_reads + 1; i++)
         if (read_once(side) < 0)
             return -1;
-    return is_biased(side) && side->fast->cell ? 0 : -1;
+    return is_biased(side) && is_fenceless(side) ? 0 : -1;
 }
 
 BIAS_TEST(comes_after_a_run_of_reads_and_ends_with_a_writer)
@@ -204,7 +209,7 @@ static int use_without_membarrier(struct child *self, void *user)
     CHILD_CHECK(!is_biased(&side));
     for (unsigned i = 0; i < 3 * lki_bias_reads; i++)
         CHILD_CHECK(read_once(&side) == 0);
-    CHILD_CHECK(!is_biased(&side) && !side.fast->cell);
+    CHILD_CHECK(!is_biased(&side) && !is_fenceless(&side));
     child_tell(self);
     child_await(self); /* biased again, with a reader inside */
     CHILD_CHECK(lk_lock_acquire(side.lock, LK_EXCLUSIVE, 0) == -EBUSY);
@@ -234,6 +239,38 @@ BIAS_TEST(a_process_without_the_system_call_has_the_broker_make_it)
     lk_session_close(mine.session);
 }
 
+/* --- Two locks of a segment --- */
+
+/* Lock 0 is held shared in the second cell, and the first one is free: whoever looks at the first alone would
+ * take the lock twice. */
+static void expect_no_second_hold(struct lk_lock *other)
+{
+    cr_assert(eq(int, lk_lock_release(other), 0));
+    cr_expect(eq(int, lk_lock_acquire(mine.lock, LK_SHARED, 0), -EDEADLK));
+    cr_expect(eq(int, lk_inline_acquire(mine.fast, mine.lock, LK_SHARED, 0), -EDEADLK));
+    cr_assert(eq(int, lk_inline_release(mine.fast, mine.lock), 0));
+    cr_expect(eq(u32, *mine.fast->gate, 1), "it may be taken by the fast paths again");
+    cr_expect(eq(int, lk_lock_release(mine.lock), -EPERM));
+    cr_assert(eq(int, read_much(&mine), 0), "in the first cell, and without a fence again");
+}
+
+BIAS_TEST(a_lock_in_another_cell_is_not_taken_twice)
+{
+    struct lk_lock *other;
+    cr_assert(eq(int, open_side(&mine), 0));
+    cr_assert(eq(int, read_much(&mine), 0));
+    cr_assert(eq(int, lk_lock_at(mine.segment, 1, &other), 0));
+    cr_assert(eq(int, lk_lock_acquire(other, LK_SHARED, 0), LK_ACQUIRED));
+    cr_assert(eq(int, lk_lock_acquire(mine.lock, LK_SHARED, 0), LK_ACQUIRED));
+    expect_no_second_hold(other);
+
+    cr_assert(eq(int, lk_lock_acquire(mine.lock, LK_EXCLUSIVE, 0), LK_ACQUIRED));
+    cr_assert(eq(int, lk_lock_acquire(other, LK_SHARED, 0), LK_ACQUIRED));
+    cr_assert(eq(int, lk_lock_downgrade(mine.lock, LK_SHARED), 0));
+    expect_no_second_hold(other);
+    lk_session_close(mine.session);
+}
+
 static int join_and_read(struct child *self, void *user)
 {
     struct side side;
@@ -242,7 +279,7 @@ static int join_and_read(struct child *self, void *user)
     CHILD_CHECK(lk_inline_acquire(mine.fast, mine.lock, LK_SHARED, 0) == -ESTALE);
     CHILD_CHECK(lk_inline_release(mine.fast, mine.lock) == -ESTALE);
     CHILD_CHECK(open_side(&side) == 0);
-    CHILD_CHECK(!side.fast->cell); /* it has to join by itself */
+    CHILD_CHECK(!is_fenceless(&side)); /* it has to join by itself */
     CHILD_CHECK(read_much(&side) == 0);
     lk_session_close(side.session);
     return 0;

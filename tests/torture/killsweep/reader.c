@@ -60,15 +60,14 @@ enum lki_verdict reader_take(struct stage *stage, struct stage_actor *actor,
     kept.stage = stage;
     kept.actor = actor;
     lki_store_hook = actor->role.unseen ? keep : NULL;
-    bool stored;
-    bool inside = lki_hot_take_fenceless(&stage->area.hot[STAGE_LOCK], &party->self->cells[0],
-                                         party->cells_used, STAGE_LOCK, &stored);
+    enum lki_fenceless taken = lki_hot_take_fenceless(&stage->area.hot[STAGE_LOCK],
+                                                      &party->self->cells[0], STAGE_LOCK + 1);
     lki_store_hook = NULL;
-    if (inside)
+    if (taken == LKI_FENCELESS_DONE)
         return LKI_TAKEN;
     let_out(actor);
-    if (stored)
-        lki_cell_leave(party, STAGE_LOCK, 0);
+    if (taken == LKI_FENCELESS_AGAIN && lki_hot_take_shared(party, STAGE_LOCK))
+        return LKI_TAKEN;
     return lki_lock_try(party, STAGE_LOCK, LKI_MODE_SHARED, LKI_HOLD_DATA);
 }
 
@@ -79,18 +78,18 @@ enum lki_verdict reader_release(struct stage *stage, struct stage_actor *actor,
     kept.stage = stage;
     kept.actor = actor;
     lki_store_hook = actor->role.lingers ? keep : NULL;
-    bool again;
-    bool released = lki_hot_leave_fenceless(&stage->area.hot[STAGE_LOCK], &party->self->cells[0],
-                                            STAGE_LOCK, &again);
+    enum lki_fenceless left = lki_hot_leave_fenceless(&stage->area.hot[STAGE_LOCK],
+                                                      &party->self->cells[0], STAGE_LOCK + 1);
     lki_store_hook = NULL;
-    while (reader_keeps(actor) && !again && !atomic_load(&stage->shared->last)) {
+    while (reader_keeps(actor) && left != LKI_FENCELESS_AGAIN &&
+           !atomic_load(&stage->shared->last)) {
         reader_serve(stage, actor);
         sched_yield();
     }
     let_out(actor);
-    if (again)
+    if (left == LKI_FENCELESS_AGAIN)
         lki_cell_leave(party, STAGE_LOCK, 0);
-    return released ? LKI_RELEASED : lki_lock_release(party, STAGE_LOCK);
+    return left != LKI_FENCELESS_NOT ? LKI_RELEASED : lki_lock_release(party, STAGE_LOCK);
 }
 
 bool reader_barrier(void *user)
