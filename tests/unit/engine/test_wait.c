@@ -50,6 +50,20 @@ Test(wait_fifo, the_first_sleep_is_1_ms_where_nobody_is_patient)
     cr_expect(ne(u64, fact(BERT) & LKI_WAIT_IMPATIENT, 0));
 }
 
+Test(wait_fifo, who_is_not_next_sleeps_3_ms_at_first)
+{
+    take(ANNA, X);
+    queue_up(BERT, X);
+    queue_up(CARL, X);
+    queue_up(DORA, S);
+    cr_expect(eq(u64, nap_ns(BERT), 1 * MS), "looks after the owner");
+    cr_expect(eq(u64, nap_ns(CARL), 3 * MS));
+    cr_expect(eq(u64, nap_ns(DORA), 3 * MS));
+    now_ns += 3 * MS;
+    look(CARL);
+    cr_expect(eq(u64, nap_ns(CARL), 5 * MS));
+}
+
 Test(wait, a_long_patience_still_naps_1_ms_at_first)
 {
     area.patience_ns = 10 * LKI_NS_PER_S;
