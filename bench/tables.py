@@ -9,7 +9,7 @@ import sys
 
 BEGIN, END = "<!-- figures: made by bench/tables.py -->", "<!-- end of figures -->"
 # Not locks that anybody could use instead: what the hardware or the kernel takes anyway.
-FLOORS = ("cas+cas", "futex", "seqpacket round trip", "seqpacket, one processor each", "bare ",
+FLOORS = ("cas+cas", "two empty calls", "no lock", "futex", "seqpacket round trip", "seqpacket, one processor each", "bare ",
           "pidfd readable", "socket ended")
 
 

@@ -19,6 +19,22 @@ static const struct {
 static const unsigned crowds[] = {2, 4, 8, 32};
 #define CROWDS ((unsigned)(sizeof(crowds) / sizeof(*crowds)))
 
+/* The floor of a worst wait: the same processes, none of which waits for another. */
+static void *join_nothing(const struct bench *bench)
+{
+    return bench->arena;
+}
+
+static int do_nothing(void *handle, enum bench_mode mode)
+{
+    (void)handle;
+    (void)mode;
+    return 0;
+}
+
+static const struct bench_peer no_lock = {
+    .name = "no lock", .join = join_nothing, .take = do_nothing, .drop = do_nothing};
+
 static bool takes_part(const struct bench_peer *peer)
 {
     return peer->take != NULL;
@@ -33,6 +49,7 @@ static void set_goals(struct bench_group *groups[FIGURES])
     int sysv = bench_series_find(groups[PAIRS], "sysv-sem");
     bench_series_compare(groups[PAIRS], ours, robust, 1.0, 0);
     bench_series_compare(groups[WORST], ours, robust, 0.5, 0);
+    bench_series_compare(groups[WORST], ours, bench_series_find(groups[WORST], no_lock.name), 0, 0);
     groups[LEAST]->series[ours].bound = 0.85;
     groups[MOST]->series[ours].bound = 1.15;
     if (groups[PAIRS]->x == 8) {
@@ -53,6 +70,7 @@ static void add_crowd(const struct bench *bench, struct bench_report *report, un
             if (takes_part(bench->peers[i]))
                 bench_series_add(groups[figure], bench->peers[i]->name);
     }
+    bench_series_add(groups[WORST], no_lock.name);
     groups[WORST]->curve_name = "contended: waits";
     if (crowd <= 8)
         set_goals(groups);
@@ -72,6 +90,13 @@ static void measure_one(struct bench *bench, const struct bench_peer *peer,
     bench_series_curve(groups[WORST], series, &result.waits);
 }
 
+static void measure_floor(struct bench *bench, struct bench_group *worst, unsigned crowd)
+{
+    static struct cell_result result; /* large */
+    cell_run(bench, &no_lock, crowd, 0, &result);
+    bench_sample(worst, bench_series_find(worst, no_lock.name), result.worst_wait_ns);
+}
+
 void bench_contended(struct bench *bench, struct bench_report *report)
 {
     struct bench_group *groups[CROWDS][FIGURES];
@@ -82,11 +107,13 @@ void bench_contended(struct bench *bench, struct bench_report *report)
     for (size_t c = 0; c < CROWDS; c++)
         add_crowd(bench, report, crowds[c], groups[c]);
     for (unsigned round = 0; round < rounds; round++)
-        for (size_t c = 0; c < CROWDS; c++)
+        for (size_t c = 0; c < CROWDS; c++) {
             for (size_t i = 0; i < bench->peer_count; i++) {
                 const struct bench_peer *peer = bench->peers[i];
                 bench_progress(bench, done++, total, peer->name);
                 if (takes_part(peer))
                     measure_one(bench, peer, groups[c], crowds[c]);
             }
+            measure_floor(bench, groups[c][WORST], crowds[c]);
+        }
 }
