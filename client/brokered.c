@@ -58,15 +58,6 @@ static int end_hold(struct lk_lock *lock, int result)
     return result;
 }
 
-/* Whether it may be sent without an answer. Not by a session that may wait other than through this connection:
- * the broker would see its wait before it has read the release, and take both for a ring with somebody else. */
-static bool may_release_one_way(const struct lk_lock *lock)
-{
-    const struct lk_session *session = lock->segment->session;
-    return lock->held_one_way && session->native_segments == 0 &&
-           lki_list_is_empty(&session->pending);
-}
-
 /* Nobody waits for the broker, and nothing has to be sent again: it stays in the socket until it has had its
  * effect, whatever becomes of the worker, or of us. False: it was not sent. */
 static bool release_one_way(struct lk_session *session, struct lki_message *request)
@@ -96,8 +87,7 @@ int lki_brokered_change(struct lk_lock *lock, enum lki_message_type type, uint64
                                    lock->held_mode & LK_TO_EXIT},
     };
     /* Not sent: the call below finds out why. */
-    if (type == LKI_REQUEST_RELEASE && may_release_one_way(lock) &&
-        release_one_way(session, &request))
+    if (type == LKI_REQUEST_RELEASE && lock->held_one_way && release_one_way(session, &request))
         return end_hold(lock, 0);
     char label[LKI_LABEL_BYTES];
     lki_lock_label(lock, label, sizeof(label));

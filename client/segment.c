@@ -179,7 +179,6 @@ int lki_segment_attach(struct lk_session *session, const char *name, uint32_t op
     }
     segment->count = 1;
     lki_list_append(&session->segments, &segment->node);
-    session->native_segments += !segment->brokered;
     *out = LKI_STEAL(&segment);
     return 0;
 }
@@ -452,7 +451,6 @@ struct lk_segment *lk_segment_close(struct lk_segment *segment)
     /* Nothing of ours may touch the shared memory once the broker cleans up behind us. */
     lki_segment_unmap_all(segment);
     lki_list_remove(&segment->node);
-    session->native_segments -= !segment->brokered;
     lki_list_append(&session->closed_segments, &segment->node);
     detach(session, segment->number);
     return NULL;

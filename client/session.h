@@ -29,7 +29,6 @@ struct lk_session {
      * locks, until the session is closed, so that a stale handle answers -ESTALE. */
     struct lki_list segments;
     struct lki_list closed_segments;
-    uint32_t native_segments; /* attached ones that it locks by itself */
     /* struct lki_async: sent, and answered with the callback still to come. */
     struct lki_list pending;
     struct lki_list answered;

@@ -53,7 +53,7 @@ static void ask(struct slot *slot)
 static void open_client(const struct bench *bench, struct client *client, unsigned index)
 {
     struct lk_segment_options options = {
-        .size = sizeof(options), .locks = LOCKS_EACH, .flags = LK_CREATE};
+        .size = sizeof(options), .locks = LOCKS_EACH, .flags = LK_CREATE | LK_STRICT};
     struct lk_segment *segment;
     char name[32];
     client->session = bench_connect(bench);

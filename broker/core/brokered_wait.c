@@ -6,6 +6,7 @@
 #include "broker/core/brokered_step.h"
 #include "broker/core/charge.h"
 #include "broker/core/deadlock.h"
+#include "broker/core/doubt.h"
 #include "broker/core/fact.h"
 #include "broker/core/fence.h"
 #include "broker/core/inquiry.h"
@@ -56,6 +57,7 @@ void lkd_wait_begin(struct lkd_attachment *attachment, uint64_t request)
     attachment->waiting = true;
     attachment->acquire_request = request;
     attachment->checked_phase = LKI_WAIT_PHASE_ENDED;
+    attachment->doubt = (struct lkd_doubt){.number = 0};
     lki_list_append(&attachment->session->waits, &attachment->of_waits);
     lki_list_append(&attachment->segment->waits, &attachment->of_segment_waits);
     if (lkd_is_extra(attachment))
@@ -96,11 +98,11 @@ void lkd_wait_retire(struct lkd_core *core, struct lkd_attachment *attachment, u
         lkd_attachment_close_extra(core, attachment, now_ns);
 }
 
-/* Whether the answer to its RELEASE would say nothing. A hold that may be fenced off may be gone by then; an
- * asynchronous one may be followed by a native acquire, which does not go through the broker. */
-static bool may_release_one_way(const struct lkd_attachment *attachment, enum lki_status status)
+/* A hold that may be fenced off may be gone by then. And where the session also locks by itself, the next
+ * acquire does not go through the broker, and would find the lock held by the one before. */
+bool lkd_wait_may_release_one_way(const struct lkd_attachment *attachment)
 {
-    return attachment->session->knows_1_4 && status == LKI_STATUS_OK && !lkd_is_extra(attachment) &&
+    return attachment->session->knows_1_4 && attachment->main->brokered &&
            attachment->segment->on_expiry != LK_EXPIRY_FENCE;
 }
 
@@ -115,7 +117,7 @@ void lkd_wait_say_granted(struct lkd_core *core, struct lkd_attachment *attachme
         .status = status,
         .attachment = attachment->id,
         .token = lki_lock_sequence(&attachment->segment->area, lock),
-        .one_way = may_release_one_way(attachment, status),
+        .one_way = status == LKI_STATUS_OK && lkd_wait_may_release_one_way(attachment),
     };
 }
 
@@ -209,18 +211,28 @@ static bool refuse_deadlock(struct lkd_core *core, struct lkd_attachment *attach
     char report[LKD_REPORT_BYTES_MAX];
 
     if (attachment->checked_phase == attachment->wait.phase &&
-        now_ns - attachment->checked_ns < RECHECK_NS)
+        now_ns - attachment->checked_ns < attachment->recheck_ns)
         return false;
     attachment->checked_phase = attachment->wait.phase;
     attachment->checked_ns = now_ns;
-    if (!lkd_deadlock_check(core, attachment, now_ns, report))
+    if (!lkd_deadlock_check(core, attachment, now_ns, report)) {
+        bool in_doubt = attachment->doubt.number != 0;
+        attachment->recheck_ns = in_doubt ? lkd_doubt_pause_ns(attachment, RECHECK_NS) : RECHECK_NS;
         return false;
+    }
     uint64_t request = attachment->acquire_request;
     struct lkd_session *session = attachment->session;
     lkd_wait_drop(core, attachment, now_ns);
     lkd_wait_retire(core, attachment, now_ns);
     lkd_deadlock_refuse(core, session, request, report);
     return true;
+}
+
+/* A ring in doubt is not left to the naps. */
+static uint64_t next_look_ns(const struct lkd_attachment *attachment, uint64_t until_ns)
+{
+    uint64_t recheck_ns = attachment->checked_ns + attachment->recheck_ns;
+    return attachment->doubt.number != 0 && recheck_ns < until_ns ? recheck_ns : until_ns;
 }
 
 void lkd_wait_recheck_session(struct lkd_core *core, struct lkd_session *session)
@@ -244,7 +256,8 @@ void lkd_wait_step(struct lkd_core *core, struct lkd_attachment *attachment, uin
     if (verdict == LKI_SLEEP) {
         if (refuse_deadlock(core, attachment, now_ns))
             return;
-        lkd_deadlines_set(&core->deadlines, &attachment->deadline, sleep.until_ns);
+        lkd_deadlines_set(&core->deadlines, &attachment->deadline,
+                          next_look_ns(attachment, sleep.until_ns));
         if (sleep.ask)
             lkd_inquiry_about(core, attachment, lock, sleep.owner, sleep.sequence, now_ns);
         return;

@@ -32,6 +32,10 @@ void lkd_wait_adopt(struct lkd_core *core, struct lkd_attachment *place, uint64_
  * hold has ended. */
 void lkd_wait_note_over(struct lkd_attachment *place, uint32_t lock);
 
+/* Whether a RELEASE of what it holds need not be answered, since the answer would say nothing. So it may have
+ * been released without our knowing. */
+bool lkd_wait_may_release_one_way(const struct lkd_attachment *attachment);
+
 static inline bool lkd_is_extra(const struct lkd_attachment *attachment)
 {
     return attachment->main != attachment;

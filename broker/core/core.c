@@ -9,6 +9,7 @@
 #include "broker/core/brokered_hold.h"
 #include "broker/core/brokered_wait.h"
 #include "broker/core/deadlock.h"
+#include "broker/core/doubt.h"
 #include "broker/core/forced.h"
 #include "broker/core/inquiry.h"
 #include "broker/core/lease.h"
@@ -303,7 +304,8 @@ void lkd_core_apply(struct lkd_core *core, struct lkd_session *session,
 
 /* A RELEASE that is not answered. It has its effect once, wherever its worker dies, because the driver takes
  * it out of the socket afterwards; nobody repeats it. Hearing it twice is once: whatever makes another
- * hold of the lock lies behind it. */
+ * hold of the lock lies behind it. Nor could it end that one: see lkd_hold_is_meant(), since a slot that has
+ * been given again may have the same id. */
 static bool is_one_way(const struct lki_message *message)
 {
     return message->type == LKI_REQUEST_RELEASE && message->as.hold_ref.one_way;
@@ -362,11 +364,20 @@ bool lkd_core_message(struct lkd_core *core, uint64_t number, const struct lki_m
 
     lkd_core_begin(core, now_ns);
     lkd_work_on_session(core, number);
+    if (session)
+        lkd_doubt_note_record(core, session);
     bool heard = session && accepts(core, session, message);
     if (heard)
         lkd_core_apply(core, session, message, offer, now_ns);
     lkd_core_settle(core, now_ns);
     return heard;
+}
+
+void lkd_core_session_quiet(struct lkd_core *core, uint64_t number)
+{
+    struct lkd_session *session = core->last_doubt > 0 ? lkd_session_find(core, number) : NULL;
+    if (session)
+        lkd_doubt_note_quiet(core, session);
 }
 
 void lkd_core_begin(struct lkd_core *core, uint64_t now_ns)

@@ -44,6 +44,10 @@ struct lkd_core_config {
     /* As common/barrier.h makes it; returns whether it was made. NULL: it cannot be made here, and there is
      * no read bias. */
     bool (*barrier)(void);
+    /* Whether a one-way RELEASE may lie in the session's socket that was not heard; if so, the driver
+     * calls lkd_core_session_quiet() when it has read all of it. NULL: never. */
+    bool (*may_have_released)(void *driver, uint64_t session);
+    void *driver;      /* borrowed */
     void *ledger;      /* lkd_ledger_bytes(&limits), zeroed or left by an earlier worker;
                                * borrowed for the core's life */
     uint64_t grace_ns; /* from SIGTERM to SIGKILL; 0: LKD_GRACE_NS */
@@ -148,6 +152,9 @@ struct lkd_offer {
     uint64_t inode;
     uint64_t size_bytes;
 };
+
+/* Nothing more lies in the session's socket at present. No effects. */
+void lkd_core_session_quiet(struct lkd_core *core, uint64_t session);
 
 /* False: it was not heard, and nothing will answer it; a session that is taken over sends it again. */
 bool lkd_core_message(struct lkd_core *core, uint64_t session, const struct lki_message *message,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "broker/core/brokered_wait.h"
+#include "broker/core/doubt.h"
 #include "broker/core/fact.h"
 #include "broker/core/lock_name.h"
 #include "broker/core/monitor.h"
@@ -306,7 +307,11 @@ bool lkd_deadlock_check(struct lkd_core *core, struct lkd_attachment *attachment
 
     attachment->refused_wait = LKI_WAIT_NONE; /* the answer may have been too late for its asker */
     size_t edges = lkd_wait_graph_search(graph, &session->wait_node, attachment, WORK_MAX);
-    if (edges == 0)
+    if (edges == 0) {
+        lkd_doubt_drop(attachment);
+        return false;
+    }
+    if (!lkd_doubt_is_settled(core, attachment))
         return false;
     /* Two that close a ring together do not both lose: this wait is as good as given up. */
     attachment->refused_wait = lkd_wait_graph_edge(graph, NULL)->facts.wait;
@@ -339,7 +344,7 @@ void lkd_deadlock_request(struct lkd_core *core, struct lkd_attachment *main,
     if (wait == LKI_WAIT_NONE || lki_wait_lock(wait) != lock) {
         /* It has taken the lock, while it waits for others asynchronously. */
         lkd_wait_recheck_session(core, main->session);
-    } else if (lkd_deadlock_check(core, main, now_ns, report)) {
+    } else if (lkd_deadlock_check(core, main, now_ns, report)) { /* in doubt: it asks again */
         lkd_deadlock_refuse(core, main->session, message->id, report);
         return;
     }

@@ -15,7 +15,8 @@ void lkd_deadlock_init(struct lkd_core *core);
 void lkd_deadlock_request(struct lkd_core *core, struct lkd_attachment *main,
                           const struct lki_message *message, uint64_t now_ns);
 
-/* Whether what this attachment waits for would never come. If so, the wait is no edge for anybody
+/* Whether what this attachment waits for would never come. If not, attachment->doubt.number says whether
+ * that is in doubt, and to be looked at again soon. If so, the wait is no edge for anybody
  * from now on, the cycle is in the log, and `out_report` tells of it; it is the caller's to see
  * that the wait is given up. */
 bool lkd_deadlock_check(struct lkd_core *core, struct lkd_attachment *attachment, uint64_t now_ns,

@@ -55,6 +55,7 @@ struct lkd_core {
     struct lkd_wait_graph wait_graph;
     uint64_t deadlock_second_ns; /* in which deadlocks_logged were written to the log */
     uint32_t deadlocks_logged;
+    uint64_t last_doubt; /* counts them, see doubt.h */
 };
 
 struct lkd_process {
@@ -109,7 +110,10 @@ struct lkd_session {
     struct lki_list waits;       /* attachments with an unanswered acquire */
     uint32_t asynchronous_waits;
     struct lkd_wait_node wait_node; /* in the wait-for graph */
-    struct lki_list parked;         /* requests that wait for a segment */
+    uint64_t heard_doubt;           /* when this doubt came up, what is unread now was not there */
+    uint64_t pass_doubt; /* the same once PASS_RECORDS more have been read, see doubt.h */
+    uint32_t pass_records;
+    struct lki_list parked; /* requests that wait for a segment */
     uint32_t parked_count;
     struct lki_list of_broken;
     char farewell[128];          /* why the connection ends */
@@ -132,6 +136,13 @@ enum lkd_attachment_state {
 struct lkd_fenced {
     uint32_t attachment; /* id; 0: none */
     uint32_t lock;
+};
+
+/* A ring that was seen, and may be none, see doubt.h. */
+struct lkd_doubt {
+    uint64_t number; /* 0: none */
+    uint64_t ring;   /* the sum of what it consists of */
+    uint32_t pauses; /* of the present wait, in doubt */
 };
 
 struct lkd_attachment_key {
@@ -159,6 +170,7 @@ struct lkd_attachment {
     uint64_t opened_ns;
     uint64_t asked_ns;     /* when it last asked about the readers of a lock */
     uint64_t refused_wait; /* the wait fact that was refused as a deadlock: no edge any more */
+    struct lkd_doubt doubt;
 
     /* The hold for which monitors were last told that somebody waits, while it owns the word. */
     bool waited_for;
@@ -172,6 +184,7 @@ struct lkd_attachment {
     uint64_t acquire_request;
     enum lki_wait_phase checked_phase; /* as what it was last looked at for a deadlock, and when */
     uint64_t checked_ns;
+    uint64_t recheck_ns;              /* so long after that again, if it is as the same */
     struct lki_list of_waits;         /* in its session */
     struct lki_list of_segment_waits; /* in its segment */
     struct lki_list of_ready;

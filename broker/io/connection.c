@@ -87,8 +87,7 @@ void lkd_connection_close(struct lkd_connection *connection)
         lkd_hostile_close(daemon, &offered, 1);
     if (connection->watches_reads)
         lkd_unread_forget(daemon, connection->fd);
-    /* libuv must have let go of the descriptor before it is closed: uv_close() does that at once.
-     */
+    /* libuv must have let go of the descriptor before it is closed: uv_close() does so at once. */
     uv_close((uv_handle_t *)&connection->handle, on_closed);
     lkd_hostile_close_socket(daemon, lki_steal_fd(&connection->fd), NULL);
     lkd_daemon_note_use(daemon);
@@ -124,6 +123,11 @@ void lkd_connection_hear_last(struct lkd_connection *connection, uint32_t *recor
     if (connection->may_release > 0)
         lkd_one_way_hear_last(connection->daemon, connection->peer.session, connection->fd,
                               records_left);
+}
+
+bool lkd_connection_may_have_released(const struct lkd_connection *connection)
+{
+    return connection->may_release > 0 && lkd_one_way_has_unread(connection->fd);
 }
 
 void lkd_connection_log(const struct lkd_connection *connection, enum lkd_log_level level,
@@ -169,8 +173,7 @@ static int update_read_watch(struct lkd_connection *connection)
     return r;
 }
 
-/* Watches for what is wanted now. Writability only while something is queued: it is nearly always
- * there. */
+/* Watches for what is wanted now. Writability, nearly always there, only while something is queued. */
 static int update_watch(struct lkd_connection *connection)
 {
     if (connection->closing)
@@ -320,8 +323,7 @@ static void enqueue(struct lkd_connection *connection, enum lki_message_type typ
     watch_or_drop(connection);
 }
 
-/* The OPEN that came with a file is answered: whatever nobody took is closed, and reading goes on.
- */
+/* The OPEN that came with a file is answered: what nobody took is closed, and reading goes on. */
 static void end_offer(struct lkd_connection *connection)
 {
     connection->in_offer = false;
@@ -559,8 +561,7 @@ static void on_ready(uv_poll_t *handle, int status, int events)
     if (connection->closing)
         return;
     if (status < 0) {
-        /* libuv stopped the watch and says EBADF whatever the error was; receiving tells the real
-         * one. */
+        /* libuv stopped the watch and says EBADF for all; receiving tells the real error. */
         connection->events = 0;
         events = UV_READABLE;
     }
@@ -583,9 +584,8 @@ void lkd_connection_start(struct lkd_connection *connection)
 
 void lkd_connection_resume(struct lkd_connection *connection)
 {
-    connection->records = 2; /* its process is known */
-    connection->may_release =
-        UINT32_MAX / 2; /* what the worker before has granted, nobody counts */
+    connection->records = 2;                  /* its process is known */
+    connection->may_release = UINT32_MAX / 2; /* nobody counts what the worker before has granted */
     watch_or_drop(connection);
 }
 

@@ -58,6 +58,9 @@ void lkd_connection_was_read(struct lkd_connection *connection);
 /* The peer breaks the rules, or cannot be served: logs why, closes, and tells the core. */
 void lkd_connection_drop(struct lkd_connection *connection, const char *reason);
 
+/* Whether a one-way release may lie in the socket. */
+bool lkd_connection_may_have_released(const struct lkd_connection *connection);
+
 /* The peer's process has ended: hears the one-way releases that it left, see one_way.h. The
  * caller carries out what that causes. */
 void lkd_connection_hear_last(struct lkd_connection *connection, uint32_t *records_left);

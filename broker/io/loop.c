@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "broker/core/ledger.h"
+#include "broker/io/connection.h"
 #include "broker/io/link.h"
 #include "broker/io/log.h"
 #include "broker/io/takeover.h"
@@ -183,6 +184,13 @@ static void on_process_ended(struct lkd_watched *process, void *user)
     tick(daemon); /* the first slice of the repair at once: most often it is all there is */
 }
 
+/* The core's may_have_released. */
+static bool may_have_released(void *driver, uint64_t session)
+{
+    const struct lkd_connection *connection = lkd_link_connection(driver, session);
+    return connection != NULL && lkd_connection_may_have_released(connection);
+}
+
 static int make_core(struct lkd_daemon *daemon)
 {
     struct lkd_core_config config = {
@@ -193,6 +201,8 @@ static int make_core(struct lkd_daemon *daemon)
         .socket_path = daemon->instance->path,
         .limits = daemon->options.limits,
         .barrier = lki_barrier_make() ? lki_barrier_make : NULL,
+        .may_have_released = may_have_released,
+        .driver = daemon,
         .ledger = daemon->options.start->ledger,
         .grace_ns = daemon->options.grace_ms * LKI_NS_PER_MS,
         .traced_grace_ns = daemon->options.debugger_grace_ms * LKI_NS_PER_MS,

@@ -2,6 +2,7 @@
 #include "broker/io/one_way.h"
 
 #include <errno.h>
+#include <sys/socket.h>
 
 #include "broker/io/hostile_fd.h"
 #include "common/clock.h"
@@ -37,13 +38,21 @@ enum lkd_one_way lkd_one_way_hear(struct lkd_daemon *daemon, uint64_t session, i
 {
     struct lki_message message;
     int r = peek(daemon, socket_fd, &message);
-    if (r == -EAGAIN)
+    if (r == -EAGAIN) {
+        lkd_core_session_quiet(daemon->core, session);
         return LKD_ONE_WAY_NOTHING;
+    }
     if (r != 1 || !is_one_way(&message))
         return LKD_ONE_WAY_OTHER;
     hear(daemon, session, socket_fd, &message);
     lkd_daemon_settle(daemon);
     return LKD_ONE_WAY_HEARD;
+}
+
+bool lkd_one_way_has_unread(int socket_fd)
+{
+    uint8_t byte;
+    return recv(socket_fd, &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
 }
 
 /* Takes the next record out of the socket, whatever it is. False: there is none. */

@@ -19,6 +19,9 @@ enum lkd_one_way {
  * closed afterwards. */
 enum lkd_one_way lkd_one_way_hear(struct lkd_daemon *daemon, uint64_t session, int socket_fd);
 
+/* Whether a record, or the end of the connection, is there to be received. */
+bool lkd_one_way_has_unread(int socket_fd);
+
 /* Nothing more is to come from the peer: hears the one-way releases that lie in the socket, and drops the rest.
  * *records_left: how many records may be read still, the others are lost. Carries out no effects. */
 void lkd_one_way_hear_last(struct lkd_daemon *daemon, uint64_t session, int socket_fd,

@@ -8,7 +8,13 @@
  * asynchronously: the broker grants it at any time, and its client, which waits for the second, does not know.
  * Such a ring is closed by a grant, after everybody has asked: so a waiter asks again with its naps, which end
  * here when nothing else moves. A wait has a number, as a ticket has, and a lock has a sequence. A ring that
- * nobody finds is an invalid end state. */
+ * nobody finds is an invalid end state.
+ *
+ * With ONEWAY (two clients) all waits are asynchronous. A client may give its first lock up while it waits for the
+ * second, by a release in its socket that the broker reads later; until then the lock says that it is held. The first
+ * client (with BOTH_CANCEL each) may also cancel its wait, once, and begin another, and send another request. A ring
+ * is then put off while one of its clients has something unread, and refused only if it was one: when it was seen
+ * last, or when that very ring was seen first. */
 
 #ifndef N
 #define N 2
@@ -31,6 +37,31 @@ byte refused[N];   /* ticket of the wait that was refused last; known to the bro
 bit asks[N];       /* DEADLOCK_CHECK, under way to the broker */
 bit answered[N];
 bit loses[N];      /* the answer */
+#ifdef ONEWAY
+bit unread[N];     /* the release of the first lock of client i lies in its socket */
+bit other[N];      /* so does another request, before it */
+bit in_doubt[N];   /* a ring that client i asked about was put off; known to the broker alone, as is what follows */
+byte doubted[4];   /* by 2 * i and + 1: the numbers of its waits */
+byte doubted_holds[4];
+bit heard[4];      /* by 2 * i + j: client j had nothing unread at some time since then */
+bit was_true[N];   /* ghost: it was a ring then */
+#define KEEPS(i) !unread[i]
+#define IS_FIRST_DOUBTED (doubted[2 * asker] == numbers[0] && doubted_holds[2 * asker] == holds[0])
+#define IS_SECOND_DOUBTED (doubted[2 * asker + 1] == numbers[1] && doubted_holds[2 * asker + 1] == holds[1])
+#define IS_DOUBTED (in_doubt[asker] && IS_FIRST_DOUBTED && IS_SECOND_DOUBTED)
+#ifdef M_DOUBT_OF_ANY_RING
+#define IS_ANOTHER_DOUBT !in_doubt[asker]
+#else
+#define IS_ANOTHER_DOUBT true
+#endif
+#ifdef M_BELIEVES_THE_UNREAD
+#define MAY_BE_OVER(j) false
+#else
+#define MAY_BE_OVER(j) (!heard[2 * asker + (j)] && (unread[j] || other[j]))
+#endif
+#else
+#define KEEPS(i) true
+#endif
 #ifdef ASYNC
 bit pending[N];    /* asynchronous acquire of lock i by client i, first in the queue */
 #define FREE(lock) (owner[lock] == 0 && !pending[lock])
@@ -59,12 +90,34 @@ bit pending[N];    /* asynchronous acquire of lock i by client i, first in the q
 /* Ghost: the ring is closed by waits that nobody has been refused. */
 #define BLOCKED(i) (waits[i] && owner[waits[i] - 1] && refused[i] != ticket[i])
 #define NEXT(i) (owner[waits[i] - 1] - 1)
+#define IS_RING_OF_TWO \
+    (BLOCKED(0) && BLOCKED(1) && NEXT(0) == 1 && NEXT(1) == 0 && KEEPS(0) && KEEPS(1))
+
+#ifdef ONEWAY
+#ifdef BOTH_CANCEL
+#define MAY_CANCEL(i) true
+#else
+#define MAY_CANCEL(i) ((i) == 0)
+#endif
+#define GIVE_UP_FIRST(me) \
+    if \
+    :: gone \
+    :: else -> atomic { owner[FIRST(me)] = 0; sequence[FIRST(me)]++ } \
+    fi
+#else
+#define GIVE_UP_FIRST(me) atomic { owner[FIRST(me)] = 0; sequence[FIRST(me)]++ }
+#endif
 
 proctype client(byte me)
 {
     byte rounds = ROUNDS, wanted;
 #ifdef ASYNC
     byte naps;
+#endif
+#ifdef ONEWAY
+    byte cancels = (MAY_CANCEL(me) -> 1 : 0);
+    bit gone; /* the first lock, one-way */
+    bit said = !MAY_CANCEL(me); /* the other request */
 #endif
     bit second;
 
@@ -73,6 +126,9 @@ begin:
     :: rounds == 0 -> goto done
     :: else -> rounds--; second = 0; wanted = FIRST(me)
     fi;
+#ifdef ONEWAY
+    atomic { !unread[me] -> gone = 0 }; /* what it sends now comes behind that */
+#endif
 #ifdef ASYNC
     atomic { pending[me] = 1; second = 1; wanted = SECOND(me); naps = NAPS };
 #endif
@@ -106,6 +162,16 @@ wait: /* takes the word in one step, and takes its wait back in another */
 #ifdef ASYNC
     :: atomic { timeout && ASKS(second) && naps > 0 -> naps--; asks[me] = 1; goto wait }
 #endif
+#ifdef ONEWAY
+    :: atomic { second && !said && !gone -> said = 1; other[me] = 1; goto wait }
+    :: atomic { second && !gone -> gone = 1; unread[me] = 1; goto wait }
+    :: atomic { second && !gone && cancels > 0 -> cancels--; waits[me] = 0 };
+        if
+        :: asks[me] || answered[me] -> answered[me]; atomic { answered[me] = 0; loses[me] = 0 }
+        :: else
+        fi;
+        goto take
+#endif
     fi;
     waits[me] = 0;
     if /* the answer comes in any case, and is too late */
@@ -121,7 +187,7 @@ taken:
     :: else -> atomic { owner[wanted] = 0; sequence[wanted]++ }
 #endif
     fi;
-    atomic { owner[FIRST(me)] = 0; sequence[FIRST(me)]++ };
+    GIVE_UP_FIRST(me);
     goto begin;
 lose:
     waits[me] = 0;
@@ -131,7 +197,7 @@ lose:
     :: atomic { !pending[me] -> skip }
     fi;
 #endif
-    atomic { owner[FIRST(me)] = 0; sequence[FIRST(me)]++ };
+    GIVE_UP_FIRST(me);
     goto begin;
 done:
     skip
@@ -159,11 +225,26 @@ inline look_at(from)
     fi
 }
 
+#ifdef M_DOUBT_IS_FORGOTTEN
+#define PUT_OFF asks[asker] = 0; goto end_idle
+#else
+#define PUT_OFF goto end_idle /* still asked */
+#endif
+#define HEAR(j) unread[j] = 0; owner[FIRST(j)] = 0; sequence[FIRST(j)]++
+#define NOTE_QUIET(j) \
+    if \
+    :: !unread[j] -> heard[j] = 1; heard[2 + (j)] = 1 \
+    :: else \
+    fi
+
 proctype broker()
 {
     byte asker, at, to, lock, number, holder, held, count, i;
     byte ring[N], locks[N], numbers[N], holds[N];
     bit found;
+#ifdef ONEWAY
+    bit is_true; /* ghost: it is a ring */
+#endif
 
 end_idle:
     atomic {
@@ -173,6 +254,9 @@ end_idle:
 #if N == 3
         ring[2] = 0; locks[2] = 0; numbers[2] = 0; holds[2] = 0;
 #endif
+#ifdef ONEWAY
+        is_true = 0;
+#endif
         asker = 0
     };
 end_wait:
@@ -181,6 +265,12 @@ end_wait:
     :: atomic { asks[1] -> asker = 1 }
 #if N == 3
     :: atomic { asks[2] -> asker = 2 }
+#endif
+#ifdef ONEWAY
+    :: atomic { other[0] -> other[0] = 0; NOTE_QUIET(0); goto end_idle }
+    :: atomic { other[1] -> other[1] = 0; NOTE_QUIET(1); goto end_idle }
+    :: atomic { unread[0] && !other[0] -> HEAR(0); NOTE_QUIET(0); goto end_idle }
+    :: atomic { unread[1] && !other[1] -> HEAR(1); NOTE_QUIET(1); goto end_idle }
 #endif
 #ifdef ASYNC
     :: atomic { pending[0] && owner[0] == 0 -> pending[0] = 0; owner[0] = 1; sequence[0]++; goto end_idle }
@@ -207,7 +297,11 @@ again:
         fi
     :: else -> break /* a ring without the asker */
     od;
+#ifdef ONEWAY
+    atomic { i = 0; is_true = IS_RING_OF_TWO };
+#else
     i = 0;
+#endif
 #ifndef M_LOOKS_ONCE
     do /* second look */
     :: found && i < count ->
@@ -224,6 +318,33 @@ again:
     :: else -> break
     od;
 #endif
+#ifdef ONEWAY
+    if
+    :: found -> /* put off, unless each of both is known to have nothing unread: one look, then the other */
+        atomic {
+            if
+            :: IS_DOUBTED
+            :: else ->
+                if
+                :: IS_ANOTHER_DOUBT -> heard[2 * asker] = 0; heard[2 * asker + 1] = 0
+                :: else
+                fi;
+                in_doubt[asker] = 1; was_true[asker] = is_true;
+                doubted[2 * asker] = numbers[0]; doubted_holds[2 * asker] = holds[0];
+                doubted[2 * asker + 1] = numbers[1]; doubted_holds[2 * asker + 1] = holds[1]
+            fi
+        };
+        if
+        :: MAY_BE_OVER(0) -> PUT_OFF
+        :: else
+        fi;
+        if
+        :: MAY_BE_OVER(1) -> PUT_OFF
+        :: else
+        fi
+    :: else -> in_doubt[asker] = 0
+    fi;
+#endif
     atomic {
         if
         :: found ->
@@ -231,6 +352,10 @@ again:
 #ifdef ORDERED
             assert(false);
 #endif
+#ifdef ONEWAY
+            assert(is_true || was_true[asker]);
+            in_doubt[asker] = 0;
+#else
             assert(BLOCKED(asker));
             assert(BLOCKED(NEXT(asker)));
 #if N == 3
@@ -238,6 +363,7 @@ again:
             assert(NEXT(NEXT(asker)) == asker || NEXT(NEXT(NEXT(asker))) == asker);
 #else
             assert(NEXT(NEXT(asker)) == asker);
+#endif
 #endif
             refused[asker] = numbers[0];
             loses[asker] = 1

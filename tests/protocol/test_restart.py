@@ -119,14 +119,33 @@ class Restart(MeetingTest):
     def test_a_one_way_release_outlives_the_worker_that_has_not_read_it(self):
         """Its client says nothing more, and does not read that it should resume."""
         mine, other = self.segment(STRICT | CREATE), self.segment(0, 0)
-        for mode in (EXCLUSIVE, SHARED, EXCLUSIVE):
-            grant = mine.acquire(mode)
+        for mode, how in ((EXCLUSIVE, {}), (SHARED, {}), (EXCLUSIVE, {"asynchronous": True}), (EXCLUSIVE, {})):
+            grant = mine.acquire(mode, **how)
             self.stopped()
             mine.let_go(grant)
             self.kill_worker()
             grant = other.acquire()
             self.assertEqual(wire.Status.Name(grant.status), "STATUS_OK")
             other.release(grant)
+
+    def test_one_way_releases_and_acquires_behind_them_keep_their_order(self):
+        """Asynchronously, with a wait of the session under way that no worker has answered."""
+        mine, other = self.segment(STRICT | CREATE), self.segment(0, 0)
+        blocks = other.acquire(lock=1)
+        waits = mine.acquire_later(lock=1, asynchronous=True)
+        for _ in range(3):
+            first = mine.acquire(asynchronous=True)
+            self.stopped()
+            mine.let_go(first)
+            later = mine.acquire_later(asynchronous=True)
+            self.kill_worker()
+            second = mine.granted(later)
+            self.assertEqual((second.token, mine.sequence()), (first.token + 2, first.token + 2))
+            mine.let_go(second)
+        self.assertNotIn(waits, mine.client.replies)
+        other.release(blocks, lock=1)
+        mine.let_go(mine.granted(waits), lock=1)
+        self.assertEqual(other.acquire(lock=1).token, blocks.token + 4)
 
     def test_a_one_way_release_of_who_has_gone_is_read(self):
         mine, other = self.segment(STRICT | CREATE), self.segment(0, 0)

@@ -35,6 +35,7 @@ struct worker {
     struct worker_answer answers[64];
     uint32_t answer_count;
     bool told_ended[SIM_PROCESSES_MAX];
+    uint64_t doubted_ns; /* when a session was last said to have something unread; 0: never */
 };
 
 extern struct worker worker;

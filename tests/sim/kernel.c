@@ -18,7 +18,10 @@ struct sim_record {
     uint64_t visible_ns;
     struct sim_area *area; /* goes along; NULL */
     enum lki_message_type type;
-    bool one_way; /* a release */
+    bool one_way; /* a release, and of what: */
+    uint32_t segment;
+    uint32_t attachment;
+    uint32_t lock;
     size_t size_bytes;
     uint8_t bytes[];
 };
@@ -90,6 +93,11 @@ static struct sim_record *make_record(const struct lki_message *message)
     struct sim_record *record = memory_take(MEMORY_WORLD, sizeof(*record) + size_bytes);
     record->type = message->type;
     record->one_way = message->type == LKI_REQUEST_RELEASE && message->as.hold_ref.one_way;
+    if (record->one_way) {
+        record->segment = message->as.hold_ref.segment;
+        record->attachment = message->as.hold_ref.attachment;
+        record->lock = message->as.hold_ref.lock;
+    }
     record->size_bytes = size_bytes;
     memcpy(record->bytes, buffer, size_bytes);
     return record;
@@ -214,6 +222,22 @@ int kernel_peek_one_way(struct sim_socket *socket, bool last, struct lki_message
         return 0;
     decode_request(socket, queue->first, out);
     return 1;
+}
+
+bool kernel_has_requests(const struct sim_socket *socket)
+{
+    return socket->to_broker.first || !socket->client_open;
+}
+
+bool kernel_has_released(uint32_t segment, uint32_t attachment, uint32_t lock)
+{
+    for (int i = kernel.first_open; i < kernel.socket_count; i++)
+        for (const struct sim_record *record = kernel.sockets[i].to_broker.first; record;
+             record = record->next)
+            if (record->one_way && record->segment == segment && record->attachment == attachment &&
+                record->lock == lock)
+                return true;
+    return false;
 }
 
 void kernel_skip_request(struct sim_socket *socket)

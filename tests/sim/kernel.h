@@ -90,6 +90,12 @@ int kernel_receive_request(struct sim_socket *socket, struct lki_message *out);
 /* Leaves the next one-way release in its place if it is first in the queue, seen or not when `last` says that
  * nothing more is to come: 1 and the message, else 0. */
 int kernel_peek_one_way(struct sim_socket *socket, bool last, struct lki_message *out);
+/* Whether anything was sent, or will be no more, that the broker has not heard, seen or not. */
+bool kernel_has_requests(const struct sim_socket *socket);
+
+/* Whether a one-way release of this hold was sent, and not heard. */
+bool kernel_has_released(uint32_t segment, uint32_t attachment, uint32_t lock);
+
 /* Takes it out. */
 void kernel_skip_request(struct sim_socket *socket);
 

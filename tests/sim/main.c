@@ -45,6 +45,7 @@ static const struct {
     [SIM_BREAK_BURIES_UNHEARD] = {"buries-unheard", "what the dead have sent last is not read"},
     [SIM_BREAK_TAKES_TOO_SOON] = {"takes-too-soon",
                                   "a one-way release is out of the socket before its effect"},
+    [SIM_BREAK_TRUSTS_RINGS] = {"trusts-rings", "a hold is one though its release is under way"},
     [SIM_BREAK_CLAIMS_BARRIERS] = {"claims-barriers", "the broker says it has made a barrier"},
 };
 
@@ -127,14 +128,15 @@ static void print_summary(const char *verdict, uint64_t seeds, const struct opti
            " of these by the broker, %" PRIu64 " deadlocks, %" PRIu64 " timed out, %" PRIu64
            " async, %" PRIu64 " without a fence, %" PRIu64 " barriers by clients, %" PRIu64
            " asked for, %" PRIu64 " by the worker, %" PRIu64 " stores shown by them, %" PRIu64
-           " calm checks, %" PRIu64 " one-way releases, rest within %.3f s, hash %016" PRIx64 "\n",
+           " calm checks, %" PRIu64 " one-way releases, %" PRIu64
+           " doubts of rings, rest within %.3f s, hash %016" PRIx64 "\n",
            verdict, seeds, options->seed, (double)seeds / (seconds > 0 ? seconds : 1),
            seen->dispatches, seen->steps, seen->client_kills, seen->worker_kills, seen->takeovers,
            seen->pauses, seen->signals, seen->lost_hints, seen->taken, seen->taken_died,
            seen->updates, seen->upgrades, seen->downgrades, seen->changes_by_broker,
            seen->deadlocks, seen->timed_out, seen->async_taken, seen->fenceless, seen->barriers,
            seen->barriers_asked, seen->barriers_of_worker, seen->stores_shown, seen->calm_checks,
-           seen->one_way, (double)seen->rest_ns_max / 1e9, hash);
+           seen->one_way, seen->doubts, (double)seen->rest_ns_max / 1e9, hash);
 }
 
 static int run_seeds(const struct options *options)

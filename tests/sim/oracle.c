@@ -284,7 +284,7 @@ void oracle_expect_damage(int32_t pid, uint64_t session, uint32_t segment)
 
 #define NODES_MAX 64
 
-/* Who waits for whom, by the facts in the shared memory alone. Bits: session by index. */
+/* Who waits for whom, by the facts in the shared memory and releases under way. Bits: session by index. */
 static struct {
     uint64_t sessions[NODES_MAX];
     uint64_t waits_for[NODES_MAX];
@@ -322,11 +322,11 @@ static uint32_t id_of_slot(const struct sim_area *area, uint32_t slot)
 }
 
 static void add_edge(const struct owners *owners, const struct sim_area *area, uint32_t from_id,
-                     uint32_t to_id)
+                     uint32_t to_id, uint32_t lock)
 {
     uint64_t from = session_of(owners, area, from_id);
     uint64_t to = session_of(owners, area, to_id);
-    if (from == 0 || to == 0)
+    if (from == 0 || to == 0 || kernel_has_released(area->number, to_id, lock))
         return;
     uint32_t at = node_of(from);
     graph.waits_for[at] |= UINT64_C(1) << node_of(to);
@@ -344,12 +344,12 @@ static void add_edges_of_slot(const struct owners *owners, const struct sim_area
         uint32_t word = word_of(area, lock);
         bool joins = word & LKI_UPDATE && lki_wait_mode(wait) == LKI_MODE_SHARED;
         if ((word & LKI_ID_MASK) != 0 && !joins)
-            add_edge(owners, area, id, word & LKI_ID_MASK);
+            add_edge(owners, area, id, word & LKI_ID_MASK, lock);
         return;
     }
     for (uint32_t other = 1; other <= lki_area_slots_used(&area->view); other++)
         if (other != slot && reads(area, other, lock))
-            add_edge(owners, area, id, id_of_slot(area, other));
+            add_edge(owners, area, id, id_of_slot(area, other), lock);
 }
 
 static bool is_anybody_waiting(void)

@@ -49,6 +49,7 @@ enum sim_break {
     SIM_BREAK_CLAIMS_BARRIERS,
     SIM_BREAK_BURIES_UNHEARD,
     SIM_BREAK_TAKES_TOO_SOON,
+    SIM_BREAK_TRUSTS_RINGS,
     SIM_BREAKS,
 };
 
@@ -145,7 +146,7 @@ struct sim_seen {
     uint64_t dispatches, steps, taken, taken_died, timed_out, busy, deadlocks, client_kills,
         worker_kills, pauses, takeovers, async_taken, async_canceled, lost_hints, wakes,
         reads_valid, calm_checks, signals, fenceless, stores_shown, barriers, barriers_of_worker,
-        barriers_asked, updates, upgrades, downgrades, changes_by_broker, one_way;
+        barriers_asked, updates, upgrades, downgrades, changes_by_broker, one_way, doubts;
     uint64_t rest_ns_max; /* longest that a run took to come to rest */
 };
 extern struct sim_seen sim_seen;

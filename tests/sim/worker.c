@@ -13,6 +13,9 @@
 
 #define SLICE_LOCKS 2u /* of repair: small, so that others come between */
 
+/* A ring that was in doubt may be refused so much later, though somebody in it has moved since. */
+#define DOUBT_NS (300 * LKI_NS_PER_MS)
+
 struct worker worker;
 
 static const struct lkd_limits limits = {
@@ -102,7 +105,8 @@ void worker_leave_core(void)
 {
     worker.in_core = false;
     worker_settle();
-    oracle_forget_rings();
+    if (worker.doubted_ns == 0 || sim.now_ns - worker.doubted_ns > DOUBT_NS)
+        oracle_forget_rings();
 }
 
 /* The next session of the process has come, or its first. */
@@ -162,7 +166,7 @@ void worker_lose(struct worker_link *link)
     lkd_core_session_lost(worker.core, session, sim.now_ns);
 }
 
-static void receive(struct sim_socket *socket)
+static void receive_next(struct sim_socket *socket)
 {
     struct lki_message message;
     struct worker_link *link = link_of_socket(socket);
@@ -196,6 +200,16 @@ static void receive(struct sim_socket *socket)
     worker_enter_core();
     lkd_core_message(worker.core, session, &message, NULL, sim.now_ns);
     worker_leave_core();
+}
+
+static void receive(struct sim_socket *socket)
+{
+    const struct worker_link *link = link_of_socket(socket);
+    LKI_ASSERT(link);
+    uint64_t session = link->session;
+    receive_next(socket);
+    if (!kernel_has_requests(socket))
+        lkd_core_session_quiet(worker.core, session);
 }
 
 void worker_say_ended(int process)
@@ -394,6 +408,18 @@ static void take_over(void)
     sim_seen.takeovers++;
 }
 
+static bool may_have_released(void *driver, uint64_t session)
+{
+    (void)driver;
+    const struct worker_link *link = worker_find_session(session);
+    if (!link || !link->socket || !kernel_has_requests(link->socket) ||
+        sim.broken == SIM_BREAK_TRUSTS_RINGS)
+        return false;
+    sim_seen.doubts++;
+    worker.doubted_ns = sim.now_ns;
+    return true;
+}
+
 static bool make_barrier(void)
 {
     return sim.broken == SIM_BREAK_CLAIMS_BARRIERS || lki_barrier_make();
@@ -409,6 +435,7 @@ static void begin(void)
                                            .socket_path = "/run/simulated",
                                            .limits = limits,
                                            .barrier = sim.plan.bias ? make_barrier : NULL,
+                                           .may_have_released = may_have_released,
                                            .ledger = kernel.ledger,
                                            .grace_ns = 20 * LKI_NS_PER_MS};
     worker.in_core = true;

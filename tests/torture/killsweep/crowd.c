@@ -471,6 +471,7 @@ bool crowd_probe(struct crowd *crowd, enum crowd_kind kind, bool died, uint64_t 
     crowd->slowest_ns = took_ns > crowd->slowest_ns ? took_ns : crowd->slowest_ns;
     if (!probe_once(crowd, kind, LK_SHARED, false) || !probe_once(crowd, kind, LK_EXCLUSIVE, false))
         return false;
+    (void)crowd_settle(crowd, kind); /* our own release is read */
     struct lki_lock_state state;
     lki_lock_look(&crowd->segments[kind]->area, CROWD_LOCK, &state);
     if ((state.word & (LKI_ID_MASK | LKI_DIED)) != 0 || (state.sequence & 1) != 0 ||

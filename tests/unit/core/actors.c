@@ -34,6 +34,7 @@ static void prepare(const struct line *line)
     }
     switch ((int)line->verb) {
     case RELEASE:
+    case LET_GO:
         drop_hold(actor, line->name, line->lock);
         break;
     case DETACH:

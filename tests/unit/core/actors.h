@@ -29,6 +29,7 @@ enum verb {
     TO_EXIT,    /* as ACQUIRE, exclusive to exit, asynchronous */
     CANCEL,     /* the actor's last ACQUIRE, ASYNC or TO_EXIT of the lock */
     RELEASE,    /* what it was told it holds */
+    LET_GO,     /* the same, one-way: it lies in the socket until a worker has lived through it */
     MARK,
     DECLARE,
     GOODBYE,

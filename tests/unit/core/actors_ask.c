@@ -82,6 +82,11 @@ struct lki_message message_of(const struct actor *actor, const struct line *line
                                     .as.cancel = {acquire_to_cancel(actor, line)}};
     case RELEASE:
         return hold_of(actor, line, LKI_REQUEST_RELEASE, segment);
+    case LET_GO: {
+        struct lki_message message = hold_of(actor, line, LKI_REQUEST_RELEASE, segment);
+        message.as.hold_ref.one_way = true;
+        return message;
+    }
     case MARK:
         return hold_of(actor, line, LKI_REQUEST_MARK_CONSISTENT, segment);
     case DECLARE:
@@ -103,7 +108,8 @@ struct asked *ask(struct actor *actor, const struct lki_message *message, const 
     struct asked *asked = &actor->asked[actor->asked_count++];
     *asked = (struct asked){.message = *message};
     asked->message.id = actor->asked_count;
-    asked->one_way = message->type == LKI_REQUEST_HELLO || message->type == LKI_REQUEST_NUDGE;
+    asked->one_way = message->type == LKI_REQUEST_HELLO || message->type == LKI_REQUEST_NUDGE ||
+                     (line && line->verb == LET_GO);
     if (line) {
         asked->name = line->name;
         if (!asked->one_way)

@@ -113,7 +113,7 @@ static void do_resume(void *user)
 {
     (void)user;
     struct actor *actor = actor_of_line();
-    if (stage.deaths->stale && stage.asked && actor->connected)
+    if (stage.deaths->stale && stage.asked && stage.line->verb != LET_GO && actor->connected)
         send_again(actor->session, &stage.asked->message);
     for (int who = 0; who < ACTORS; who++) {
         struct actor *resuming = &stage.actors[who];
@@ -143,11 +143,15 @@ bool lives(void (*event)(void *user))
 
 void recover(void)
 {
+    bool unread = stage.line->verb == LET_GO;
     for (;;) {
         if (!lives(do_take_over))
             continue;
         find_opened();
         part_cut();
+        if (unread && !lives(perform))
+            continue;
+        unread = false;
         if (!lives(do_resume))
             continue;
         bool again = is_repeated(stage.line->verb) ||

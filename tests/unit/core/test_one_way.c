@@ -78,10 +78,18 @@ Test(one_way, is_offered_to_who_knows_it)
     cr_expect(not(granted(b, request_acquire(b, segment, 4, S, 0))->one_way), "an older client");
 }
 
-Test(one_way, is_not_offered_for_asynchronous_holds)
+Test(one_way, is_offered_for_asynchronous_holds)
 {
     attach_two(LK_STRICT);
-    cr_expect(not(granted(a, request_async(a, segment, 3, X, 0))->one_way));
+    cr_expect(granted(a, request_async(a, segment, 3, X, 0))->one_way);
+    cr_expect(not(granted(b, request_async(b, segment, 4, S, 0))->one_way), "an older client");
+}
+
+Test(one_way, is_not_offered_where_the_session_also_locks_by_itself)
+{
+    attach_two(0);
+    cr_expect(not(granted(a, request_async(a, segment, 3, X, 0))->one_way),
+              "its next acquire would find the lock taken");
 }
 
 Test(one_way, is_not_offered_where_a_hold_may_be_fenced_off)
@@ -161,6 +169,16 @@ Test(one_way, counts_in_release_alone)
     EXPECT_STATUS(a, send_message(a, message), LKI_STATUS_OK);
 }
 
+/* By a driver that knows of nothing unread. */
+Test(one_way, hold_in_a_ring_is_in_the_way)
+{
+    attach_two(LK_STRICT);
+    granted(a, request_acquire(a, segment, 3, X, 0));
+    granted(b, request_acquire(b, segment, 4, X, 0));
+    request_acquire(a, segment, 4, X, NEVER);
+    EXPECT_STATUS(b, request_acquire(b, segment, 3, X, NEVER), LKI_STATUS_DEADLOCK);
+}
+
 /* --- Under another worker --- */
 
 static void replace_worker(void)
@@ -193,6 +211,37 @@ Test(one_way, that_is_heard_twice_is_one)
     send_again(a, &message);
     cr_expect(eq(u32, word_of(3) & LKI_ID_MASK, place), "that is another hold");
     cr_expect(eq(ptr, (void *)reply(a, id), NULL));
+}
+
+/* An asynchronous hold ends with its slot, which the next acquire may get. */
+Test(one_way, that_ended_its_slot_is_nothing_the_second_time)
+{
+    attach_two(LK_STRICT);
+    uint32_t place = granted(a, request_async(a, segment, 3, X, 0))->attachment;
+    uint64_t waits = request_async(a, segment, 4, X, 0);
+    uint32_t other = granted(a, waits)->attachment;
+    uint64_t id = release(a, 3, place);
+    uint32_t next = granted(a, request_async(a, segment, 3, X, 0))->attachment;
+    cr_expect(ne(u32, next, place), "the slot is the same, its generation is not");
+    cr_expect(eq(u32, next & LKI_SLOT_MASK, place & LKI_SLOT_MASK));
+    replace_worker();
+    const struct lki_message message = one_way(id, 3, place);
+    send_again(a, &message);
+    cr_expect(eq(u32, word_of(3) & LKI_ID_MASK, next));
+    cr_expect(eq(u32, word_of(4) & LKI_ID_MASK, other));
+    cr_expect(eq(ptr, (void *)reply(a, id), NULL));
+}
+
+/* Even if the generations of the slot came round meanwhile: the hold is younger than the release. */
+Test(one_way, does_not_end_a_younger_hold_with_the_same_number)
+{
+    attach_two(LK_STRICT);
+    uint64_t early = send_message(a, one_way(0, 5, 0)); /* an id that is lower */
+    uint32_t place = granted(a, request_async(a, segment, 3, X, 0))->attachment;
+    replace_worker();
+    const struct lki_message message = one_way(early, 3, place);
+    send_again(a, &message);
+    cr_expect(eq(u32, word_of(3) & LKI_ID_MASK, place));
 }
 
 Test(one_way, is_known_to_who_goes_on)

@@ -104,6 +104,36 @@ static const struct line asynchronous[] = {
     {END},
 };
 
+/* Asynchronous holds that are released one-way, beside waits of the same session that nobody has answered. */
+static const struct line one_way[] = {
+    {CONNECT, A},
+    {OPEN, A, x, .flags = STRICT},
+    {CONNECT, B},
+    {OPEN, B, x, .flags = STRICT},
+    {CONNECT, C},
+    {OPEN, C, x, .flags = STRICT},
+    {ASYNC, A, x, 0, X},
+    {ASYNC, B, x, 1, X},
+    {ASYNC, A, x, 1, X},
+    {ASYNC, B, x, 2, S},
+    {LET_GO, A, x, 0},
+    {ASYNC, A, x, 0, X},
+    {ACQUIRE, C, x, 0, X},
+    {LET_GO, A, x, 0},
+    {ASYNC, A, x, 0, S},
+    {LET_GO, C, x, 0},
+    {LET_GO, B, x, 1},
+    {LET_GO, A, x, 0},
+    {LET_GO, A, x, 1},
+    {TRY, C, x, 1, X},
+    {LET_GO, B, x, 2},
+    {DETACH, B, x},
+    {LET_GO, C, x, 1},
+    {GOODBYE, A},
+    {WORK},
+    {END},
+};
+
 /* Native and brokered waiters in one queue. */
 static const struct line mixed[] = {
     {CONNECT, A},         {OPEN, A, x, .flags = SHARE},
@@ -240,6 +270,7 @@ static const struct story stories[] = {
     {"losses", false, losses},
     {"losses, fifo", true, losses},
     {"segments", false, segments},
+    {"one-way", false, one_way},
 };
 
 /* --- Comparing --- */
@@ -378,3 +409,4 @@ STORY(6, owners_die)
 STORY(7, connections_end)
 STORY(8, connections_end_first_in_first_out)
 STORY(9, segments_come_and_go)
+STORY(10, one_way_releases_of_asynchronous_holds)
