@@ -227,7 +227,7 @@ static uint64_t queue_nap_ns(const struct lki_wait *wait, uint64_t now_ns, bool 
         uint32_t ahead = lki_scan_ahead(area, wait->lock, lki_party_slot(wait->party),
                                         lki_wait_ticket(wait->fact), LKI_SCAN_ALL);
         /* A timer that is due before the kernel's next tick has to be programmed, and taken back with the
-         * wake: in strict order that was a third of a hand-off. The next in line looks after the owner. */
+         * wake: in strict order each hand-off paid for it. The next in line looks after the owner. */
         if (wait->naps == 0)
             return ahead > 0 ? BEHIND_NAP_NS : FIRST_NAP_NS;
         return ahead > 0 ? behind_nap_ns(wait, now_ns, is_free, ahead) : LONG_NAP_NS;
