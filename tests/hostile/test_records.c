@@ -11,6 +11,7 @@
 
 #include "common/cleanup.h"
 #include "common/clock.h"
+#include "proto/codec.h"
 #include "tests/hostile/wire.h"
 #include "tests/support/process.h"
 #include <lockkeeper/lockkeeper.h>
@@ -34,6 +35,18 @@ static size_t random_length(struct test_random *random)
     return 1 + test_random_below(random, 64);
 }
 
+/* Whether it happens to be right, and asks for a segment that stays: the broker would do well to obey, and
+ * would not be afterwards what it was before. */
+static bool asks_to_keep(const uint8_t *bytes, size_t length)
+{
+    static struct lki_arena arena;
+    struct lki_message message;
+    const char *reason;
+    return lki_message_decode(&arena, bytes, length, LKI_DIRECTION_REQUEST, &message, &reason) ==
+               0 &&
+           message.type == LKI_REQUEST_OPEN && message.as.open.flags & LK_KEEP;
+}
+
 /* Half of the time a valid record with some bytes changed, which gets further. */
 static size_t random_record(struct test_random *random, uint8_t *bytes)
 {
@@ -43,7 +56,7 @@ static size_t random_record(struct test_random *random, uint8_t *bytes)
         test_check(lki_message_encode(&open, bytes, RECORD_BYTES_MAX, &length) == 0, "encode");
         for (int i = 0; i < 3; i++)
             bytes[test_random_below(random, length)] = (uint8_t)test_random_next(random);
-        return length;
+        return asks_to_keep(bytes, length) ? random_record(random, bytes) : length;
     }
     for (size_t i = 0; i < length; i++)
         bytes[i] = (uint8_t)test_random_next(random);
