@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "broker/io/connection.h"
+#include "broker/io/connection_state.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -17,39 +17,6 @@
 
 #define RECORDS_PER_TURN 16 /* then the others get theirs */
 
-/* Descriptors sent that the peer has not received yet count against our user's limit, and once it
- * is reached nobody gets any. So one record with descriptors is under way to a peer at a time; what
- * comes behind waits in our queue, where its descriptors fill our own table: so many are kept. */
-#define FDS_UNREAD_MAX 64u
-
-struct outgoing {
-    struct lki_list node;
-    struct lkd_segment_fds fds; /* owned */
-    enum lki_message_type type;
-    size_t size_bytes;
-    uint8_t bytes[];
-};
-
-struct lkd_connection {
-    struct lkd_daemon *daemon;
-    struct lkd_connection_peer peer;
-    struct lki_list node; /* in daemon->connections */
-    int fd;
-    bool closing;
-    bool in_offer; /* an OPEN with a file is being answered: nothing is received meanwhile */
-    uint64_t offer_request; /* its id */
-    int offer_fd;
-    int events; /* watched now */
-    struct lki_list outgoing;
-    size_t outgoing_bytes;
-    uint32_t fds_under_way;
-    uint32_t fds_queued;
-    bool watches_reads;   /* the queue goes on when the peer has received what is under way */
-    uint32_t records;     /* received; 2: two or more, a hello and a request */
-    uint32_t may_release; /* holds whose release may come one-way, at least */
-    uv_poll_t handle;
-};
-
 static void on_ready(uv_poll_t *handle, int status, int events);
 
 /* --- Lifecycle --- */
@@ -58,16 +25,6 @@ static void on_closed(uv_handle_t *handle)
 {
     struct lkd_connection *connection = handle->data;
     free(connection);
-}
-
-static void drop_outgoing(struct lkd_connection *connection, struct outgoing *outgoing)
-{
-    lki_list_remove(&outgoing->node);
-    connection->outgoing_bytes -= outgoing->size_bytes;
-    connection->fds_queued -= outgoing->fds.count;
-    connection->daemon->fds_queued -= outgoing->fds.count;
-    lkd_segment_fds_deinit(&outgoing->fds);
-    free(outgoing);
 }
 
 void lkd_connection_close(struct lkd_connection *connection)
@@ -80,8 +37,7 @@ void lkd_connection_close(struct lkd_connection *connection)
     LKI_ASSERT(daemon->connection_count > 0);
     daemon->connection_count--;
     lkd_link_cut(daemon, connection->peer.session);
-    LKI_LIST_FOREACH_SAFE (node, &connection->outgoing)
-        drop_outgoing(connection, LKI_LIST_ENTRY(node, struct outgoing, node));
+    lkd_outgoing_deinit(connection);
     int offered = lki_steal_fd(&connection->offer_fd);
     if (offered >= 0)
         lkd_hostile_close(daemon, &offered, 1);
@@ -93,9 +49,7 @@ void lkd_connection_close(struct lkd_connection *connection)
     lkd_daemon_note_use(daemon);
 }
 
-/* The connection has ended, or has to (for the reason given): the core is told. No settling here;
- * every caller does that. */
-static void lose(struct lkd_connection *connection, const char *reason)
+void lkd_connection_lose(struct lkd_connection *connection, const char *reason)
 {
     uint64_t session = connection->peer.session;
     struct lkd_daemon *daemon = connection->daemon;
@@ -142,24 +96,12 @@ void lkd_connection_drop(struct lkd_connection *connection, const char *reason)
     if (connection->closing)
         return;
     lkd_connection_log(connection, LKD_LOG_WARNING, reason);
-    lose(connection, reason);
-}
-
-static bool is_queued(const struct lkd_connection *connection)
-{
-    return !lki_list_is_empty(&connection->outgoing);
-}
-
-/* The next in the queue has descriptors, and those of an earlier one were not received yet. */
-static bool is_held_back(const struct lkd_connection *connection)
-{
-    const struct outgoing *first = LKI_LIST_ENTRY(connection->outgoing.next, struct outgoing, node);
-    return is_queued(connection) && first->fds.count > 0 && connection->fds_under_way > 0;
+    lkd_connection_lose(connection, reason);
 }
 
 static int update_read_watch(struct lkd_connection *connection)
 {
-    bool wanted = is_held_back(connection);
+    bool wanted = lkd_outgoing_is_held_back(connection);
     if (wanted == connection->watches_reads)
         return 0;
     connection->watches_reads = wanted;
@@ -181,8 +123,9 @@ static int update_watch(struct lkd_connection *connection)
     int r = update_read_watch(connection);
     if (r < 0)
         return r;
-    int events = (connection->in_offer ? 0 : UV_READABLE) |
-                 (is_queued(connection) && !connection->watches_reads ? UV_WRITABLE : 0);
+    int events =
+        (connection->in_offer ? 0 : UV_READABLE) |
+        (lkd_outgoing_is_queued(connection) && !connection->watches_reads ? UV_WRITABLE : 0);
     if (events == connection->events)
         return 0;
     connection->events = events;
@@ -190,7 +133,7 @@ static int update_watch(struct lkd_connection *connection)
                        : uv_poll_start(&connection->handle, events, on_ready);
 }
 
-static void watch_or_drop(struct lkd_connection *connection)
+void lkd_connection_watch_or_drop(struct lkd_connection *connection)
 {
     int r = update_watch(connection);
     if (r < 0)
@@ -223,192 +166,16 @@ int lkd_connection_open(struct lkd_daemon *daemon, int socket_fd,
     return 0;
 }
 
-/* --- Sending --- */
+/* --- Receiving --- */
 
-/* What the peer has received is not under way any more. */
-static void recount_fds(struct lkd_connection *connection)
-{
-    if (connection->fds_under_way > 0 && lkd_unread_is_empty(connection->fd))
-        connection->fds_under_way = 0;
-}
-
-/* Our user has as many descriptors under way as it may: ends the connection that reads least. False
- * if there is none to blame. */
-static bool drop_worst_reader(struct lkd_connection *other_than)
-{
-    struct lkd_connection *worst = NULL;
-    LKI_LIST_FOREACH_SAFE (node, &other_than->daemon->connections) {
-        struct lkd_connection *candidate = LKI_LIST_ENTRY(node, struct lkd_connection, node);
-        if (candidate == other_than || candidate->fds_under_way == 0)
-            continue;
-        recount_fds(candidate);
-        if (candidate->fds_under_way > (worst != NULL ? worst->fds_under_way : 0))
-            worst = candidate;
-    }
-    if (worst == NULL)
-        return false;
-    lkd_connection_drop(worst, "it does not receive its descriptors, and others need theirs");
-    return true;
-}
-
-static int send_now(struct lkd_connection *connection, const uint8_t *bytes, size_t size_bytes,
-                    const struct lkd_segment_fds *fds)
-{
-    int r;
-    do {
-        r = lki_channel_send_record(connection->fd, bytes, size_bytes, fds->fds, fds->count,
-                                    LKI_CHANNEL_NO_WAIT);
-    } while (r == -ETOOMANYREFS && drop_worst_reader(connection));
-    if (r == 0)
-        connection->fds_under_way += fds->count;
-    return r;
-}
-
-/* The queues of all together fill too much of our table: ends the one with the most descriptors. */
-static void drop_longest_fd_queue(struct lkd_daemon *daemon)
-{
-    struct lkd_connection *longest = NULL;
-    LKI_LIST_FOREACH_SAFE (node, &daemon->connections) {
-        struct lkd_connection *candidate = LKI_LIST_ENTRY(node, struct lkd_connection, node);
-        if (longest == NULL || candidate->fds_queued > longest->fds_queued)
-            longest = candidate;
-    }
-    lkd_connection_drop(longest, "too many descriptors wait for clients, most of them for it");
-}
-
-/* A record cannot be sent. Whoever is only told that another worker goes on has asked for nothing that
- * could fail: want of memory is this worker's alone then, and the next one tries. */
-static void fail_send(struct lkd_connection *connection, int result, const char *reason)
-{
-    if (connection->daemon->taking_over && (result == -ENOMEM || result == -ENOBUFS))
-        connection->daemon->takeover_result = result;
-    else
-        lkd_connection_drop(connection, reason);
-}
-
-/* Keeps a record until the socket takes it. Takes over fds. */
-static void enqueue(struct lkd_connection *connection, enum lki_message_type type,
-                    const uint8_t *bytes, size_t size_bytes, struct lkd_segment_fds *fds)
-{
-    if (connection->outgoing_bytes + size_bytes > LKI_SEND_QUEUE_BYTES_MAX) {
-        lkd_connection_drop(connection, "it does not read its replies");
-        return;
-    }
-    if (connection->fds_under_way + connection->fds_queued + fds->count > FDS_UNREAD_MAX) {
-        lkd_connection_drop(connection, "it does not receive the descriptors that it asked for");
-        return;
-    }
-    struct outgoing *outgoing = malloc(sizeof(*outgoing) + size_bytes);
-    if (outgoing == NULL) {
-        fail_send(connection, -ENOMEM, "no memory to queue a reply");
-        return;
-    }
-    int r = lkd_segment_fds_own(fds);
-    if (r < 0) {
-        free(outgoing);
-        lkd_connection_drop(connection, "no descriptors left to queue a reply");
-        return;
-    }
-    outgoing->fds = *fds;
-    outgoing->type = type;
-    *fds = (struct lkd_segment_fds){.count = 0};
-    outgoing->size_bytes = size_bytes;
-    memcpy(outgoing->bytes, bytes, size_bytes);
-    lki_list_append(&connection->outgoing, &outgoing->node);
-    connection->outgoing_bytes += size_bytes;
-    connection->fds_queued += outgoing->fds.count;
-    connection->daemon->fds_queued += outgoing->fds.count;
-    if (connection->daemon->fds_queued > connection->daemon->fds_queued_max)
-        drop_longest_fd_queue(connection->daemon);
-    watch_or_drop(connection);
-}
-
-/* The OPEN that came with a file is answered: what nobody took is closed, and reading goes on. */
-static void end_offer(struct lkd_connection *connection)
+void lkd_connection_end_offer(struct lkd_connection *connection)
 {
     connection->in_offer = false;
     int offered = lki_steal_fd(&connection->offer_fd);
     if (offered >= 0)
         lkd_hostile_close(connection->daemon, &offered, 1);
-    watch_or_drop(connection);
+    lkd_connection_watch_or_drop(connection);
 }
-
-static void send_record(struct lkd_connection *connection, enum lki_message_type type,
-                        const uint8_t *bytes, size_t size_bytes, struct lkd_segment_fds *fds)
-{
-    if (fds->count > 0)
-        recount_fds(connection);
-    bool waits = is_queued(connection) || (fds->count > 0 && connection->fds_under_way > 0);
-    int r = waits ? -EAGAIN : send_now(connection, bytes, size_bytes, fds);
-    if (r == -EAGAIN)
-        enqueue(connection, type, bytes, size_bytes, fds);
-    else if (r == -ECONNRESET)
-        lose(connection, NULL); /* it ended meanwhile: nothing worth a line */
-    else if (r < 0)
-        fail_send(connection, r, strerror(-r));
-}
-
-void lkd_connection_send(struct lkd_connection *connection, const struct lki_message *message,
-                         struct lkd_segment_fds *fds)
-{
-    if (connection->closing)
-        return;
-    uint8_t *buffer = connection->daemon->record;
-    size_t size_bytes;
-    int r = lki_message_encode(message, buffer, sizeof(connection->daemon->record), &size_bytes);
-    if (r < 0) {
-        lkd_connection_drop(connection, "a reply to it cannot be encoded");
-        return;
-    }
-    if (message->type == LKI_REPLY_GRANTED && message->as.granted.one_way)
-        connection->may_release++;
-    send_record(connection, message->type, buffer, size_bytes, fds);
-    if (!connection->closing && connection->in_offer && message->id == connection->offer_request)
-        end_offer(connection);
-}
-
-bool lkd_connection_send_event(struct lkd_connection *connection, const struct lki_message *message)
-{
-    static const struct lkd_segment_fds none;
-    uint8_t *buffer = connection->daemon->record;
-    size_t size_bytes;
-    if (connection->closing)
-        return true;
-    if (is_queued(connection)) /* the peer's answers first; nothing overtakes them */
-        return false;
-    if (lki_message_encode(message, buffer, sizeof(connection->daemon->record), &size_bytes) < 0)
-        return false;
-    int r = send_now(connection, buffer, size_bytes, &none);
-    if (r == 0)
-        return true;
-    if (r == -ECONNRESET)
-        lose(connection, NULL);
-    return r == -ECONNRESET;
-}
-
-static void flush(struct lkd_connection *connection)
-{
-    recount_fds(connection);
-    while (!connection->closing && is_queued(connection) && !is_held_back(connection)) {
-        struct outgoing *first = LKI_LIST_ENTRY(connection->outgoing.next, struct outgoing, node);
-        int r = send_now(connection, first->bytes, first->size_bytes, &first->fds);
-        if (r == -EAGAIN)
-            break;
-        if (r < 0) {
-            lose(connection, NULL);
-            return;
-        }
-        drop_outgoing(connection, first);
-    }
-    watch_or_drop(connection);
-}
-
-void lkd_connection_was_read(struct lkd_connection *connection)
-{
-    flush(connection);
-}
-
-/* --- Receiving --- */
 
 /* The connection may be closed afterwards. False: it was not heard. What a record causes is carried out
  * before the next one is heard: should this worker die, its peer repeats what was not answered, and a
@@ -443,7 +210,7 @@ static void on_examined(struct lkd_daemon *daemon, uint64_t session, int fd,
      * the RESUME behind it has to be read. */
     connection = lkd_link_connection(daemon, session);
     if (!heard && connection != NULL && !connection->closing && connection->in_offer)
-        end_offer(connection);
+        lkd_connection_end_offer(connection);
 }
 
 static void examine_offer(struct lkd_connection *connection, const struct lki_message *message,
@@ -465,7 +232,7 @@ static void examine_offer(struct lkd_connection *connection, const struct lki_me
     if (r < 0)
         lkd_connection_drop(connection, "no memory to look at its file");
     else
-        watch_or_drop(connection);
+        lkd_connection_watch_or_drop(connection);
 }
 
 static void receive_message(struct lkd_connection *connection, const struct lki_message *message,
@@ -539,7 +306,7 @@ static bool receive_one(struct lkd_connection *connection)
          * to do about the connection comes after that. */
         lkd_link_look(daemon, connection->peer.session);
         if (!connection->closing)
-            lose(connection, NULL);
+            lkd_connection_lose(connection, NULL);
         return false;
     case -EMFILE:
         refuse_for_fds(connection, &message);
@@ -566,14 +333,14 @@ static void on_ready(uv_poll_t *handle, int status, int events)
         events = UV_READABLE;
     }
     if (events & UV_WRITABLE)
-        flush(connection);
+        lkd_outgoing_flush(connection);
     if (events & UV_READABLE) {
         for (int i = 0; i < RECORDS_PER_TURN && !connection->closing && !connection->in_offer; i++)
             if (!receive_one(connection))
                 break;
     }
     if (!connection->closing)
-        watch_or_drop(connection);
+        lkd_connection_watch_or_drop(connection);
     lkd_daemon_settle(daemon);
 }
 
@@ -586,7 +353,7 @@ void lkd_connection_resume(struct lkd_connection *connection)
 {
     connection->records = 2;                  /* its process is known */
     connection->may_release = UINT32_MAX / 2; /* nobody counts what the worker before has granted */
-    watch_or_drop(connection);
+    lkd_connection_watch_or_drop(connection);
 }
 
 struct lkd_connection *lkd_connection_of(struct lki_list *node)
