@@ -239,6 +239,57 @@ BIAS_TEST(a_process_without_the_system_call_has_the_broker_make_it)
     lk_session_close(mine.session);
 }
 
+/* --- The last reader wakes a writer that drains --- */
+
+static int write_once(struct child *self, void *user)
+{
+    struct side side;
+    (void)user;
+    CHILD_CHECK(open_side(&side) == 0);
+    child_await(self); /* somebody reads without a fence now */
+    CHILD_CHECK(lk_lock_acquire(side.lock, LK_EXCLUSIVE, LK_WAIT_FOREVER) == LK_ACQUIRED);
+    CHILD_CHECK(lk_lock_release(side.lock) == 0);
+    lk_session_close(side.session);
+    return 0;
+}
+
+static struct lki_attachment *await_drainer(void)
+{
+    const struct lki_area *area = &mine.segment->area;
+    for (uint32_t slot = 1;; slot = slot % area->attachments_max + 1) {
+        struct lki_attachment *attachment = &area->attachments[slot];
+        if ((atomic_load(&attachment->wait) & LKI_WAIT_KIND_MASK) == LKI_WAIT_DRAINING)
+            return attachment;
+    }
+}
+
+/* The writer would look again by itself, a quarter of a second later: so it is the wake that is looked for. */
+static void expect_wake(bool is_inline)
+{
+    cr_assert(eq(int, open_side(&mine), 0));
+    struct child child = child_start(write_once, NULL);
+    cr_assert(eq(int, read_much(&mine), 0));
+    cr_assert(eq(int, lk_lock_acquire(mine.lock, LK_SHARED, 0), LK_ACQUIRED));
+    child_tell(&child);
+    struct lki_attachment *writer = await_drainer();
+    uint32_t wakes = atomic_load(&writer->futex) / LKI_WAKE_STEP;
+    int r = is_inline ? lk_inline_release(mine.fast, mine.lock) : lk_lock_release(mine.lock);
+    cr_expect(eq(int, r, 0));
+    cr_expect(ne(u32, atomic_load(&writer->futex) / LKI_WAKE_STEP, wakes));
+    child_join(&child);
+    lk_session_close(mine.session);
+}
+
+BIAS_TEST(the_last_reader_wakes_the_writer)
+{
+    expect_wake(false);
+}
+
+BIAS_TEST(so_does_one_with_the_path_compiled_in)
+{
+    expect_wake(true);
+}
+
 /* --- Two locks of a segment --- */
 
 /* Lock 0 is held shared in the second cell, and the first one is free: whoever looks at the first alone would

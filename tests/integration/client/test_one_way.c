@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #include "client/lock.h"
 #include "client/session.h"
 #include "common/clock.h"
+#include "tests/support/watch.h"
 
 #define ONE_WAY_TEST(name) Test(one_way, name, .init = fixture_start, .fini = fixture_stop)
 #define ROUNDS 400
@@ -65,7 +67,7 @@ ONE_WAY_TEST(release_sends_one_record_and_gets_none)
     lk_session_close(session);
 }
 
-static void signal_worker(int number)
+static pid_t worker_pid(void)
 {
     char path[64], text[32] = "";
     (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", fixture.daemon, fixture.daemon);
@@ -73,7 +75,21 @@ static void signal_worker(int number)
     cr_assert(ge(int, fd, 0));
     cr_assert(gt(long, read(fd, text, sizeof(text) - 1), 0));
     close(fd);
-    cr_assert(eq(int, kill((pid_t)atoi(text), number), 0));
+    return (pid_t)atoi(text);
+}
+
+/* It may be spinning: from here on it reads nothing. */
+static void stop_worker(void)
+{
+    pid_t pid = worker_pid();
+    cr_assert(eq(int, kill(pid, SIGSTOP), 0));
+    while (test_process_state(pid) != 'T')
+        (void)sched_yield();
+}
+
+static void continue_worker(void)
+{
+    cr_assert(eq(int, kill(worker_pid(), SIGCONT), 0));
 }
 
 enum beside {
@@ -120,10 +136,10 @@ static void check_waits_for_nobody(enum beside beside)
     open_strict();
     struct child child = child_start(release_when_told, &beside);
     child_await(&child);
-    signal_worker(SIGSTOP);
+    stop_worker();
     child_tell(&child);
     cr_expect(child_has_told(&child, 10000));
-    signal_worker(SIGCONT);
+    continue_worker();
     child_await(&child);
     child_tell(&child);
     child_join(&child);
@@ -227,13 +243,11 @@ ONE_WAY_TEST(hold_whose_release_is_unread_closes_no_ring)
         begin(awaited, &waits);
         struct lk_holder holder = {.size = sizeof(holder)};
         cr_assert(eq(int, lk_lock_holder(lock, &holder), 0)); /* the wait has been heard */
-        signal_worker(SIGSTOP);
-        usleep(
-            2000); /* it may be spinning; if it does not stop in time, this round shows nothing */
+        stop_worker();
         begin(open_lock(segment, 2), &earlier);
         cr_assert(eq(int, lk_lock_release(lock), 0));
         begin(open_lock(segment, 0), &wants);
-        signal_worker(SIGCONT);
+        continue_worker();
         cr_assert(eq(int, await_outcome(other, &wants), LK_ACQUIRED), "%s",
                   lk_strerror(wants.result));
         cr_assert(eq(int, await_outcome(other, &earlier), LK_ACQUIRED));
@@ -358,7 +372,7 @@ static void check_unread(prepare_fn before_holding, prepare_fn before_release,
     cr_assert(eq(int, waitpid(pid, &status, WUNTRACED), pid));
     bool stopped = WIFSTOPPED(status);
     cr_assert(stopped, "%x", (unsigned)status);
-    signal_worker(SIGSTOP);
+    stop_worker();
     if (speaks_first) {
         char name[32];
         int length = snprintf(name, sizeof(name), "~%u/new", getuid());
@@ -370,7 +384,7 @@ static void check_unread(prepare_fn before_holding, prepare_fn before_release,
     }
     cr_assert(eq(int, kill(pid, SIGCONT), 0));
     cr_assert(eq(int, waitpid(pid, &status, 0), pid));
-    signal_worker(SIGCONT);
+    continue_worker();
     cr_expect(eq(int, status, 0));
     cr_expect(eq(int, lk_lock_acquire(lock, LK_EXCLUSIVE, LK_WAIT_FOREVER), LK_ACQUIRED),
               "a release was not read");
