@@ -164,6 +164,9 @@ bool lkd_core_message(struct lkd_core *core, uint64_t session, const struct lki_
  * what it holds stays until its process has ended. */
 void lkd_core_session_lost(struct lkd_core *core, uint64_t session, uint64_t now_ns);
 
+/* Whether the session would leave anything behind that others could wait for. */
+bool lkd_core_session_is_attached(const struct lkd_core *core, uint64_t session);
+
 /* The session's process has executed another program and is called otherwise now; the command is
  * copied. No effects. Between connection and loss, or not at all. */
 void lkd_core_session_renamed(struct lkd_core *core, uint64_t session, const char *command);
@@ -297,8 +300,12 @@ int lkd_core_adopt(struct lkd_core *core, uint64_t now_ns);
 
 /* --- Queries --- */
 
-/* Takes the next effect. False: there is none. */
+/* Takes the next effect; those of the kind WAKE come first, and DISCONNECT and FORGET_SESSION last. False: there is none. */
 bool lkd_core_next_effect(struct lkd_core *core, struct lkd_effect *out_effect);
+
+/* Takes the next WAKE alone, and fills in only what belongs to it: who is woken waits for nothing else
+ * that the driver has to do. False: there is none. */
+bool lkd_core_next_wake(struct lkd_core *core, struct lkd_effect *out_effect);
 
 /* When the next tick is due: 0 at once (repair goes on), LKI_TIME_NEVER: no timer needed. */
 uint64_t lkd_core_deadline_ns(const struct lkd_core *core);

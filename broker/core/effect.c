@@ -18,7 +18,9 @@ void lkd_effect_node_init(struct lkd_effect_node *node, enum lkd_effect_kind kin
 
 void lkd_effects_init(struct lkd_effects *effects)
 {
+    lki_list_init(&effects->wakes);
     lki_list_init(&effects->queue);
+    lki_list_init(&effects->partings);
     effects->current = NULL;
 }
 
@@ -28,10 +30,23 @@ void lkd_effects_release(struct lkd_effects *effects)
     effects->current = NULL;
 }
 
+static struct lki_list *list_of(struct lkd_effects *effects, enum lkd_effect_kind kind)
+{
+    switch (kind) {
+    case LKD_EFFECT_WAKE:
+        return &effects->wakes;
+    case LKD_EFFECT_DISCONNECT:
+    case LKD_EFFECT_FORGET_SESSION:
+        return &effects->partings;
+    default:
+        return &effects->queue;
+    }
+}
+
 void lkd_effect_push(struct lkd_core *core, struct lkd_effect_node *node)
 {
     if (lki_list_is_empty(&node->link))
-        lki_list_append(&core->effects.queue, &node->link);
+        lki_list_append(list_of(&core->effects, node->kind), &node->link);
 }
 
 void lkd_effect_cancel(struct lkd_effect_node *node)
@@ -192,19 +207,42 @@ static void hand_out_wake(struct lkd_effect_node *node, struct lkd_effect *out)
     out->slot = attachment->slot;
 }
 
+/* The first of the list, which is not in it any more; NULL: it is empty. */
+static struct lkd_effect_node *take_first(struct lki_list *effects)
+{
+    if (lki_list_is_empty(effects))
+        return NULL;
+    struct lkd_effect_node *node = LKI_LIST_ENTRY(effects->next, struct lkd_effect_node, link);
+    lki_list_remove(&node->link);
+    return node;
+}
+
+bool lkd_core_next_wake(struct lkd_core *core, struct lkd_effect *out)
+{
+    struct lkd_effect_node *node = take_first(&core->effects.wakes);
+    if (!node)
+        return false;
+    out->kind = LKD_EFFECT_WAKE;
+    hand_out_wake(node, out);
+    return true;
+}
+
 bool lkd_core_next_effect(struct lkd_core *core, struct lkd_effect *out)
 {
     lkd_effects_release(&core->effects);
-    if (lki_list_is_empty(&core->effects.queue))
-        return false;
-    struct lkd_effect_node *node =
-        LKI_LIST_ENTRY(core->effects.queue.next, struct lkd_effect_node, link);
-    lki_list_remove(&node->link);
     memset(out, 0, sizeof(*out));
+    if (lkd_core_next_wake(core, out))
+        return true;
+    struct lkd_effect_node *node = take_first(&core->effects.queue);
+    if (!node)
+        node = take_first(&core->effects.partings);
+    if (!node)
+        return false;
     out->kind = node->kind;
     switch (node->kind) {
     case LKD_EFFECT_NONE:
-        LKI_UNREACHABLE("an effect that is none was queued");
+    case LKD_EFFECT_WAKE:
+        LKI_UNREACHABLE("no effect of this kind is in the queue");
         break;
     case LKD_EFFECT_SEND:
     case LKD_EFFECT_LOG:
@@ -218,9 +256,6 @@ bool lkd_core_next_effect(struct lkd_core *core, struct lkd_effect *out)
     case LKD_EFFECT_GROW_SEGMENT:
     case LKD_EFFECT_DROP_SEGMENT:
         hand_out_segment(node, out);
-        break;
-    case LKD_EFFECT_WAKE:
-        hand_out_wake(node, out);
         break;
     case LKD_EFFECT_CHECK_PROCESS:
         out->process = LKI_CONTAINER_OF(node, struct lkd_process, check)->number;

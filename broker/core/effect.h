@@ -19,7 +19,9 @@ struct lkd_effect_node {
 };
 
 struct lkd_effects {
+    struct lki_list wakes; /* before all else: nothing else that is done matters to who is woken */
     struct lki_list queue;
+    struct lki_list partings;    /* behind all else: nobody waits for the end of a connection */
     struct lkd_sending *current; /* the last one handed out: its memory is lent to the driver */
 };
 

@@ -332,6 +332,12 @@ void lkd_core_session_dropped(struct lkd_core *core, uint64_t number, const char
     lkd_core_session_lost(core, number, now_ns);
 }
 
+bool lkd_core_session_is_attached(const struct lkd_core *core, uint64_t number)
+{
+    const struct lkd_session *session = lkd_session_find(core, number);
+    return session && !lki_list_is_empty(&session->attachments);
+}
+
 void lkd_core_session_renamed(struct lkd_core *core, uint64_t number, const char *command)
 {
     struct lkd_session *session = lkd_session_find(core, number);

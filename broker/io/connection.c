@@ -302,8 +302,8 @@ static bool receive_one(struct lkd_connection *connection)
     case -EAGAIN:
         return false;
     case 0:
-        /* Most often the process has ended: then somebody may wait for what it held, and what there is
-         * to do about the connection comes after that. */
+        /* Most often the process is exiting, and its pidfd says so after this: then somebody may wait for
+         * what it held, and what there is to do about the connection comes after that. */
         lkd_link_look(daemon, connection->peer.session);
         if (!connection->closing)
             lkd_connection_lose(connection, NULL);

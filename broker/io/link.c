@@ -274,7 +274,7 @@ void lkd_link_watch(struct lkd_daemon *daemon, uint64_t session)
 void lkd_link_look(struct lkd_daemon *daemon, uint64_t session)
 {
     struct lkd_link *link = find(daemon, session);
-    if (link != NULL)
+    if (link != NULL && lkd_core_session_is_attached(daemon->core, session))
         lkd_watched_look(link->process);
 }
 

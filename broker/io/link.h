@@ -35,7 +35,8 @@ void lkd_link_introduce(struct lkd_daemon *daemon, uint64_t session);
  * accepting, since before it has an attachment its end leaves nothing behind. */
 void lkd_link_watch(struct lkd_daemon *daemon, uint64_t session);
 
-/* Whether the process of the session has ended is seen now, if it has: that is told as ever. */
+/* Looks whether the process of a session that is attached to anything has ended, or is about to: that
+ * is told as ever. For when its socket has ended, which is before its pidfd says so. */
 void lkd_link_look(struct lkd_daemon *daemon, uint64_t session);
 
 /* The connection of a session, or NULL. */

@@ -106,6 +106,8 @@ void lkd_daemon_settle(struct lkd_daemon *daemon)
     if (daemon->settling)
         return; /* an effect came back here; the loop below goes on with what it caused */
     daemon->settling = true;
+    while (lkd_core_next_wake(daemon->core, &effect))
+        lkd_effect_carry_out(daemon, &effect);
     note_names(daemon); /* before anybody is told that it has one */
     while (lkd_core_next_effect(daemon->core, &effect))
         lkd_effect_carry_out(daemon, &effect);

@@ -67,10 +67,12 @@ static void say_ended(struct lkd_watched *process)
     if (process->ended)
         return;
     process->ended = true;
+    process->processes->ended(process, process->processes->user); /* somebody may wait for that */
+    if (process->references == 0)
+        return; /* its last session was forgotten: the handles are being closed */
     if (process->watching)
         (void)uv_poll_stop(&process->watch);
     (void)uv_timer_stop(&process->next_look);
-    process->processes->ended(process, process->processes->user);
 }
 
 static void on_pidfd(uv_poll_t *watch, int status, int events)
@@ -103,7 +105,7 @@ static bool has_ended(const struct lkd_watched *process)
 
 void lkd_watched_look(struct lkd_watched *process)
 {
-    if (has_ended(process))
+    if (has_ended(process) || lkd_proc_life(process->pid) == LKD_PROC_EXITING)
         say_ended(process);
 }
 

@@ -43,7 +43,7 @@ int lkd_processes_get(struct lkd_processes *processes, struct lkd_peer_info *inf
  * has no room for the watch a timer looks every 250 ms. Twice is once. */
 void lkd_watched_start(struct lkd_watched *process);
 
-/* Tells that it has ended, if it has and that was not told yet. */
+/* Tells that it has ended, if it has or is exiting and that was not told yet. */
 void lkd_watched_look(struct lkd_watched *process);
 
 /* Gives the count back; the last one ends the watch and closes the pidfd. Returns NULL. */

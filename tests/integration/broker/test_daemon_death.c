@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -46,12 +48,12 @@ static int attach_and_stay(void *user)
         pause();
 }
 
-static pid_t fork_attached(void)
+static pid_t fork_attached(int (*stay)(void *user))
 {
     int ready[2];
     char byte;
     cr_assert(eq(int, pipe2(ready, O_CLOEXEC), 0));
-    pid_t pid = fork_child(attach_and_stay, ready);
+    pid_t pid = fork_child(stay, ready);
     close(ready[1]);
     cr_assert(eq(int, (int)read(ready[0], &byte, 1), 1), "the child did not attach");
     close(ready[0]);
@@ -90,7 +92,7 @@ static void dead_process_is_cleaned_up(size_t option)
     int fd = connect_raw();
     expect_works(fd, "shared");
     size_t fds_before = count_fds_at_rest();
-    pid_t pid = fork_attached();
+    pid_t pid = fork_attached(attach_and_stay);
     expect_attached(fd, 2);
     cr_expect(eq(sz, count_fds(broker.pid), fds_before + 2), "a socket and a pidfd");
     kill(pid, SIGKILL);
@@ -116,10 +118,61 @@ Test(daemon_death, a_process_that_nobody_has_waited_for_is_dead_too)
     start_daemon(NULL);
     int fd = connect_raw();
     expect_works(fd, "shared");
-    pid_t pid = fork_attached();
+    pid_t pid = fork_attached(attach_and_stay);
     kill(pid, SIGKILL);
     expect_attached(fd, 1);
     cr_assert(eq(int, wait_for(pid), 128 + SIGKILL));
+    close(fd);
+}
+
+/* The first process of a pid namespace, with a child that stays as well. */
+static int attach_and_stay_with_a_child(void *user)
+{
+    pid_t child = fork();
+    if (child == 0)
+        for (;;)
+            pause();
+    return child > 0 ? attach_and_stay(user) : 1;
+}
+
+static pid_t only_child_of(pid_t pid)
+{
+    char path[64];
+    int child = 0;
+    (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+    FILE *file = fopen(path, "re");
+    if (file != NULL && fscanf(file, "%d", &child) != 1)
+        child = 0;
+    if (file != NULL)
+        (void)fclose(file);
+    return (pid_t)child;
+}
+
+/* Its pidfd would say so at last, and here it does not: the first process of a pid namespace does not come
+ * to its end before all others there have been waited for, and the other one has a tracer which does not
+ * wait. The end of its connection makes the broker look. */
+Test(daemon_death, a_process_that_is_exiting_is_cleaned_up_before_its_pidfd_tells)
+{
+    start_daemon(NULL);
+    int fd = connect_raw();
+    expect_works(fd, "shared");
+    if (unshare(CLONE_NEWPID) < 0)
+        cr_skip_test("creating a pid namespace is not permitted here");
+    pid_t pid = fork_attached(attach_and_stay_with_a_child);
+    pid_t traced = only_child_of(pid);
+    if (traced == 0 || ptrace(PTRACE_SEIZE, traced, NULL, NULL) < 0) {
+        kill(pid, SIGKILL);
+        cr_skip_test("tracing is not permitted here");
+    }
+    struct pollfd end = {.fd = (int)syscall(SYS_pidfd_open, pid, 0), .events = POLLIN};
+    cr_assert(ge(int, end.fd, 0));
+    expect_attached(fd, 2);
+    kill(pid, SIGKILL);
+    expect_attached(fd, 1);
+    cr_expect(eq(int, poll(&end, 1, 0), 0), "it was to be stuck in its end");
+    cr_expect(eq(int, waitpid(traced, NULL, __WALL), traced));
+    cr_assert(eq(int, wait_for(pid), 128 + SIGKILL));
+    close(end.fd);
     close(fd);
 }
 

@@ -76,6 +76,39 @@ Test(repair_queue, everybody_who_waits_is_woken_once)
     cr_expect(eq(sz, count_wakes(at_a.segment, 3), 1));
 }
 
+/* Who waits natively, then who waits with the broker, then the connection that is closed: in the order in
+ * which somebody waits for it. */
+Test(repair_queue, the_dead_are_seen_off_after_those_who_wait)
+{
+    uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2), c = connect_as(1000, 3);
+    struct lki_opened at_a = opened(a, "x", LK_CREATE), at_b = opened(b, "x", 0);
+    struct lki_opened at_c = opened(c, "x", 0);
+    struct native first, second;
+    struct lkd_effect effect;
+    native_init(&first, a, &at_a);
+    native_init(&second, b, &at_b);
+    native_try(&first, 0, X);
+    native_try(&first, 1, X);
+    native_wait(&second, 0, X);
+    request_async(c, at_c.segment, 1, X, LKI_TIME_NEVER);
+    lkd_core_process_ended(world.core, 1, world.now_ns);
+    lkd_core_tick(world.core, world.now_ns, 1000);
+
+    cr_assert(lkd_core_next_wake(world.core, &effect));
+    cr_expect(eq(int, effect.kind, LKD_EFFECT_WAKE));
+    cr_expect(eq(u32, effect.slot, 2));
+    cr_expect(not(lkd_core_next_wake(world.core, &effect)));
+    size_t granted_at = 0, cut_at = 0;
+    for (size_t at = 1; lkd_core_next_effect(world.core, &effect); at++) {
+        if (effect.kind == LKD_EFFECT_SEND && effect.session == c)
+            granted_at = at;
+        if (effect.kind == LKD_EFFECT_DISCONNECT)
+            cut_at = at;
+    }
+    cr_expect(gt(sz, granted_at, 0));
+    cr_expect(gt(sz, cut_at, granted_at));
+}
+
 Test(repair_queue, segment_ends_after_several_have_died)
 {
     uint64_t sessions[10];
