@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""Checks what the shared library exports and what it pulls in.
+"""Checks what the shared library exports, what it pulls in, and when that is resolved, of the daemon too.
 
 Exported: every function that the header declares, in the given version node, and nothing else.
 Needed at run time: the C library and protobuf-c. Anything more would be a burden on every program
 that links us, and a way for two versions of it to meet in one process.
+Resolved: when loaded, so that the tables of addresses are read-only from then on.
 """
 
 import argparse
@@ -43,6 +44,11 @@ def dynamic_entries(library, tag):
     return re.findall(rf"\({tag}\).*\[(.*)\]", output_of("readelf", "-dW", library))
 
 
+def is_resolved_at_start(binary):
+    segments, entries = output_of("readelf", "-lW", binary), output_of("readelf", "-dW", binary)
+    return "GNU_RELRO" in segments and re.search(r"\(FLAGS_1\).*\bNOW\b", entries) is not None
+
+
 def faults(arguments):
     declared = declared_functions(arguments.header)
     exported = exported_symbols(arguments.library)
@@ -60,12 +66,16 @@ def faults(arguments):
             yield f"needs {needed} at run time"
     if dynamic_entries(arguments.library, "SONAME") != [arguments.soname]:
         yield f"soname is {dynamic_entries(arguments.library, 'SONAME')}, not {arguments.soname}"
+    for binary in (arguments.library, arguments.daemon):
+        if not is_resolved_at_start(binary):
+            yield f"{binary} looks for symbols while it runs"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("library")
     parser.add_argument("header")
+    parser.add_argument("daemon")
     parser.add_argument("--soname", required=True)
     parser.add_argument("--node", required=True)
     found = list(faults(parser.parse_args()))
