@@ -49,9 +49,10 @@ static struct lk_lock *lock_of(struct lki_async *async)
     return LKI_CONTAINER_OF(async, struct lk_lock, async);
 }
 
-static void set_plain(struct lk_session *session)
+static void shut_open_locks(struct lk_session *session)
 {
-    *session->plain = *session->alive && lki_list_is_empty(&session->pending);
+    LKI_LIST_FOREACH_SAFE (node, &session->open_locks)
+        lki_lock_set_view(LKI_LIST_ENTRY(node, struct lk_lock, of_open));
 }
 
 /* The wait is over; the callback is still to come. */
@@ -60,7 +61,6 @@ static void finish(struct lk_session *session, struct lki_async *async, int resu
     async->answered = true;
     async->result = result;
     lki_list_remove(&async->node);
-    set_plain(session);
     lki_list_append(&session->answered, &async->node);
     update_event_fd(session);
 }
@@ -192,8 +192,8 @@ int lk_lock_acquire_async(struct lk_lock *lock, enum lk_mode mode, uint64_t time
     async->acquired = acquired;
     async->user = user;
     lki_list_append(&session->pending, &async->node);
-    set_plain(session);
-    lki_lock_set_gate(lock);
+    shut_open_locks(session);
+    lki_lock_set_view(lock);
     return 0;
 }
 
@@ -235,7 +235,7 @@ static int call_back(struct lk_session *session)
         struct lk_lock *lock = lock_of(async);
         lki_list_remove(&async->node);
         async->request = 0;
-        lki_lock_set_gate(lock);
+        lki_lock_set_view(lock);
         calls++;
         async->acquired(lock, async->result, async->user);
     }

@@ -23,7 +23,7 @@ static bool join(struct lk_segment *segment)
             return false;
         segment->fenceless = true;
         for (struct lk_lock *lock = segment->all_handles; lock; lock = lock->next_handle)
-            lki_lock_set_gate(lock);
+            lki_lock_set_view(lock);
     }
     return true;
 }

@@ -24,7 +24,7 @@ static int take_grant(struct lk_lock *lock, enum lk_mode mode, const struct lki_
     lock->held_id = reply->as.granted.attachment;
     lock->held_mode = (uint32_t)mode;
     lock->held_one_way = reply->as.granted.one_way;
-    lki_lock_set_gate(lock);
+    lki_lock_set_view(lock);
     return reply->as.granted.status == LKI_STATUS_OWNER_DIED ? LK_ACQUIRED_OWNER_DIED : LK_ACQUIRED;
 }
 
@@ -54,7 +54,7 @@ int lki_brokered_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeo
 static int end_hold(struct lk_lock *lock, int result)
 {
     lock->held_id = 0; /* released, or the broker knows of no such hold */
-    lki_lock_set_gate(lock);
+    lki_lock_set_view(lock);
     return result;
 }
 

@@ -18,8 +18,6 @@
 
 /* --- Handles --- */
 
-static const uint32_t gate_shut = 0;
-
 /* In place of a party's cell where readers need a fence: never free, and of no lock. */
 static const uint32_t no_cell = UINT32_MAX;
 
@@ -32,7 +30,7 @@ static_assert(LK_INLINE_BIASED == (LKI_READ | LKI_BIASED), "as above");
 
 const struct lk_inline *lk_lock_inline(const struct lk_lock *lock, uint32_t layout)
 {
-    return lock && layout == LK_INLINE_LAYOUT ? &lock->fast : NULL;
+    return lock && layout == LK_INLINE_LAYOUT ? lock->view : NULL;
 }
 
 /* The fast paths look at the first cell alone, and would let this lock be taken twice. */
@@ -41,26 +39,35 @@ static bool is_in_another_cell(const struct lk_lock *lock)
     return lock->party->cells_used != 0 && lki_party_cell(lock->party, lock->index) > 0;
 }
 
-void lki_lock_set_gate(struct lk_lock *lock)
+void lki_lock_set_view(struct lk_lock *lock)
 {
     const struct lk_segment *segment = lock->segment;
-    bool readable = lock->count > 0 && segment->count > 0 && !segment->file;
+    struct lk_session *session = segment->session;
+    bool readable = lock->count > 0 && segment->count > 0 && !segment->file && *session->alive;
     bool plain = readable && !segment->brokered && lock->held_id == 0 && lock->async.request == 0 &&
-                 !is_in_another_cell(lock);
-    bool fenceless = plain && segment->fenceless;
-    lock->fast.gate = plain ? segment->session->plain : &gate_shut;
-    lock->fast.read_gate = readable ? segment->session->alive : &gate_shut;
-    lock->fast.words = readable ? &segment->area.hot[lock->index] : NULL;
-    lock->fast.id = plain ? segment->party.id : 0;
-    lock->fast.cell = fenceless ? (void *)&segment->party.self->cells[0] : (void *)&no_cell;
-    lock->fast.cell_value = lock->index + 1;
+                 lki_list_is_empty(&session->pending) && !is_in_another_cell(lock);
+    struct lki_lock_hot *hot = readable ? &segment->area.hot[lock->index] : NULL;
+    void *cell = (void *)&no_cell;
+    if (plain && segment->fenceless)
+        cell = &segment->party.self->cells[0];
+    *lock->view = (struct lk_inline){
+        .words = plain ? hot : NULL,
+        .read_words = hot,
+        .cell = plain ? cell : NULL,
+        .id = plain ? segment->party.id : 0,
+        .cell_value = lock->index + 1,
+    };
+    lki_list_remove(&lock->of_open);
+    if (plain)
+        lki_list_append(&session->open_locks, &lock->of_open);
 }
 
-/* A shared hold may have come into another cell than the first, or have left it. */
-static void cell_changed(struct lk_lock *lock)
+/* A shared hold may have come into another cell than the first, or have left it; and what shut the view may be
+ * over. */
+static void look_at_view(struct lk_lock *lock)
 {
-    if (lock->party->cells_used != 0 || lock->fast.gate == &gate_shut)
-        lki_lock_set_gate(lock);
+    if (lock->party->cells_used != 0 || !lock->view->words)
+        lki_lock_set_view(lock);
 }
 
 int lki_lock_table_new(struct lk_segment *segment)
@@ -80,7 +87,7 @@ static void end(struct lk_lock *lock)
     lock->count = 0;
     lock->held_id = 0;
     lki_async_end(lock->segment->session, &lock->async);
-    lki_lock_set_gate(lock);
+    lki_lock_set_view(lock);
 }
 
 void lki_lock_end_all(struct lk_segment *segment)
@@ -95,6 +102,7 @@ void lki_lock_free_all(struct lk_segment *segment)
         struct lk_lock *lock = segment->all_handles;
         segment->all_handles = lock->next_handle;
         lki_list_remove(&lock->async.node);
+        lki_list_remove(&lock->of_open);
         free(lock->name);
         free(lock);
     }
@@ -107,9 +115,14 @@ static struct lk_lock *handle_of(struct lk_segment *segment, uint32_t index)
     if (lock)
         return lock;
     lock = calloc(1, sizeof(*lock));
-    if (!lock)
+    struct lk_inline *view = lock ? lki_views_take(&segment->session->views) : NULL;
+    if (!view) {
+        free(lock);
         return NULL;
+    }
+    lock->view = view;
     lki_list_init(&lock->async.node);
+    lki_list_init(&lock->of_open);
     lock->segment = segment;
     lock->party = &segment->party;
     lock->index = index;
@@ -129,7 +142,7 @@ static int open_lock(struct lk_segment *segment, uint32_t index, const char *nam
         return lki_fail(-ENOMEM, "cannot open a lock of the segment '%s': no memory",
                         segment->name);
     lock->count++;
-    lki_lock_set_gate(lock);
+    lki_lock_set_view(lock);
     *out = lock;
     return 0;
 }
@@ -182,7 +195,7 @@ struct lk_lock *lk_lock_close(struct lk_lock *lock)
 {
     if (lock && lock->count > 0 && *lock->segment->session->alive) {
         lock->count--;
-        lki_lock_set_gate(lock);
+        lki_lock_set_view(lock);
     }
     return NULL;
 }
@@ -261,8 +274,8 @@ LKI_NOINLINE static int acquire_slow(struct lk_lock *lock, enum lk_mode mode, ui
     enum lki_hold hold = mode == LK_EXCLUSIVE_TO_EXIT ? LKI_HOLD_TO_EXIT : LKI_HOLD_DATA;
     enum lki_verdict verdict = lki_wait_native(lock, engine_mode, hold, timeout_ns);
     bool taken = verdict == LKI_TAKEN || verdict == LKI_TAKEN_DIED;
-    if (taken && mode == LK_SHARED)
-        cell_changed(lock);
+    if (taken)
+        look_at_view(lock);
     if (taken) /* whoever finds damage comes this way, so it is right where it matters */
         lock->held_to_exit = hold == LKI_HOLD_TO_EXIT;
     /* relaxed: for people, in listings; nothing is decided by it */
@@ -298,8 +311,8 @@ LKI_NOINLINE static int acquire_again(struct lk_lock *lock, uint64_t timeout_ns)
 /* Calls only at its ends, so that it saves no registers. */
 static inline int acquire_shared(struct lk_lock *lock, uint64_t timeout_ns)
 {
-    const struct lk_inline *fast = &lock->fast;
-    switch (lki_hot_take_fenceless(fast->words, fast->cell, fast->cell_value)) {
+    const struct lk_inline *view = lock->view;
+    switch (lki_hot_take_fenceless(view->words, view->cell, view->cell_value)) {
     case LKI_FENCELESS_DONE:
         return LK_ACQUIRED;
     case LKI_FENCELESS_AGAIN:
@@ -312,11 +325,11 @@ static inline int acquire_shared(struct lk_lock *lock, uint64_t timeout_ns)
 
 int lk_lock_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)
 {
-    if (lock && *lock->fast.gate) {
+    if (lock && lock->view->words) {
         if (mode == LK_SHARED)
             return acquire_shared(lock, timeout_ns);
         if (mode == LK_EXCLUSIVE &&
-            lki_hot_take_exclusive(lock->fast.words, lock->fast.id, LKI_HOLD_DATA))
+            lki_hot_take_exclusive(lock->view->words, lock->view->id, LKI_HOLD_DATA))
             return LK_ACQUIRED;
     }
     return acquire_slow(lock, mode, timeout_ns);
@@ -345,7 +358,7 @@ LKI_NOINLINE static int release_slow(struct lk_lock *lock)
         return lki_lock_fail_not_held(lock, "unlock", "");
     switch (lki_lock_release(lock->party, lock->index)) {
     case LKI_RELEASED:
-        cell_changed(lock);
+        look_at_view(lock);
         return released(lock);
     case LKI_STALE:
         return lki_lock_result(lock, LKI_STALE);
@@ -367,10 +380,10 @@ LKI_NOINLINE static int release_again(struct lk_lock *lock)
 
 int lk_lock_release(struct lk_lock *lock)
 {
-    if (!lock || !*lock->fast.gate)
+    if (!lock || !lock->view->words)
         return release_slow(lock);
-    const struct lk_inline *fast = &lock->fast;
-    switch (lki_hot_leave_fenceless(fast->words, fast->cell, fast->cell_value)) {
+    const struct lk_inline *view = lock->view;
+    switch (lki_hot_leave_fenceless(view->words, view->cell, view->cell_value)) {
     case LKI_FENCELESS_DONE:
         return 0;
     case LKI_FENCELESS_AGAIN:
@@ -378,12 +391,12 @@ int lk_lock_release(struct lk_lock *lock)
     case LKI_FENCELESS_NOT:
         break;
     }
-    return lki_hot_release_exclusive(fast->words, fast->id) ? 0 : release_fenced(lock);
+    return lki_hot_release_exclusive(view->words, view->id) ? 0 : release_fenced(lock);
 }
 
 int lk_inline_acquire_again(struct lk_lock *lock, uint64_t timeout_ns)
 {
-    bool plain = lock && *lock->fast.gate;
+    bool plain = lock && lock->view->words;
     return plain ? acquire_again(lock, timeout_ns) : acquire_slow(lock, LK_SHARED, timeout_ns);
 }
 
@@ -495,8 +508,9 @@ LKI_NOINLINE static int read_begin_slow(const struct lk_lock *lock, uint64_t *ou
 
 int lk_read_begin(const struct lk_lock *lock, uint64_t *out_version)
 {
-    if (lock && *lock->fast.read_gate && out_version) {
-        uint64_t version = lki_hot_read_begin(lock->fast.words);
+    const struct lki_lock_hot *hot = lock ? lock->view->read_words : NULL;
+    if (hot && out_version) {
+        uint64_t version = lki_hot_read_begin(hot);
         if (!(version & 1)) {
             *out_version = version;
             return 0;
@@ -515,8 +529,8 @@ bool lk_read_valid(const struct lk_lock *lock, uint64_t version)
 {
     if (!lock)
         return false;
-    return *lock->fast.read_gate ? lki_hot_read_valid(lock->fast.words, version)
-                                 : read_valid_slow(lock, version);
+    const struct lki_lock_hot *hot = lock->view->read_words;
+    return hot ? lki_hot_read_valid(hot, version) : read_valid_slow(lock, version);
 }
 
 void lk_read_copy(void *to, const void *from, size_t bytes)

@@ -15,17 +15,17 @@
 #include "client/segment.h"
 
 struct lk_lock {
-    /* What the fast paths load, also those that are compiled into programs.
-     *     gate       points to 1 while this lock may be taken and released natively without another
-     *                look. Anything else (closed, brokered, an asynchronous acquire or hold, a file
-     *                that could be truncated) points it to a zero, and a forked child finds its
-     *                session's page wiped.
-     *     read_gate  the same for optimistic reads, which need neither write access nor the broker:
-     *                shut by what closes the lock, by a file and by a fork
-     *     words      the struct lki_lock_hot, while one of the gates is open
-     *     id         of the party, while the first gate is open
-     *     cell       the party's first cell, while the gate is open and the process takes part in barriers */
-    struct lk_inline fast;
+    /* What the fast paths load, also those that are compiled into programs; set by lki_lock_set_view() alone.
+     * All of it is 0 while they may not, and in a forked child.
+     *     words       the struct lki_lock_hot, while this lock may be taken and released natively without
+     *                 another look: not closed, brokered, of a file that could be truncated, held or waited for
+     *                 asynchronously, nor while its session waits for any lock asynchronously
+     *     read_words  the same for optimistic reads, which need neither write access nor the broker: not
+     *                 closed, nor of a file
+     *     id          of the party, with `words`
+     *     cell        with `words`: the party's first cell, if the process takes part in barriers; else one that
+     *                 is never free */
+    struct lk_inline *view;
     uint32_t index;
     struct lki_party *party;
     struct lki_reads reads; /* that it has seen without a writer between them */
@@ -39,6 +39,7 @@ struct lk_lock {
     char *name;        /* as given to lk_lock_named(), else NULL */
     struct lki_async async;
     struct lk_lock *next_handle; /* in segment->all_handles */
+    struct lki_list of_open;     /* in session->open_locks, while the view has words */
 };
 
 /* Makes the handle table of a segment just mapped; old handles with an index in it come back to
@@ -51,8 +52,8 @@ void lki_lock_end_all(struct lk_segment *segment);
 /* Frees every handle. */
 void lki_lock_free_all(struct lk_segment *segment);
 
-/* To be called after anything that the gate depends on has changed. */
-void lki_lock_set_gate(struct lk_lock *lock);
+/* To be called after anything that the view depends on has changed. */
+void lki_lock_set_view(struct lk_lock *lock);
 
 /* 0; -EINVAL (NULL), -ESTALE (closed, its segment closed, or inherited by fork), with text. */
 int lki_lock_check(const struct lk_lock *lock, const char *verb);

@@ -24,11 +24,14 @@
 /* A broker that does not answer a farewell in this time is left without. */
 #define GOODBYE_NS (2 * LKI_NS_PER_S)
 
+#define VIEWS_AT_HAND 8 /* as many locks as most sessions have */
+
 /* What a forked child finds zeroed, in whole pages. One map of it all: each costs a new process as much as
- * several system calls. The arena begins in the page of the words, and takes no other as a rule. What a
- * session has learned of waiting goes with it to the next one. */
+ * several system calls. The arena begins in the first page, and takes no other as a rule. What a session has
+ * learned of waiting goes with it to the next one. */
 struct own_memory {
-    uint32_t alive[2];
+    uint32_t alive;
+    _Alignas(64) struct lk_inline views[VIEWS_AT_HAND];
     _Alignas(64) struct lki_inbox inbox;
 };
 
@@ -43,7 +46,8 @@ static void give_own_memory(struct own_memory *memory)
 {
     if (!memory)
         return;
-    memset(memory->alive, 0, sizeof(memory->alive));
+    memory->alive = 0;
+    memset(memory->views, 0, sizeof(memory->views));
     /* acq_rel: whoever takes it comes after us, and we after who left the one that is in our way */
     if (lki_session_leaves_memory)
         memory = atomic_exchange_explicit(&spare_memory, memory, memory_order_acq_rel);
@@ -73,8 +77,7 @@ static int take_own_memory(struct own_memory **out_memory)
     int r = memory ? 0 : map_own_memory(&memory);
     if (r < 0)
         return r;
-    memory->alive[0] = 1;
-    memory->alive[1] = 1;
+    memory->alive = 1;
     *out_memory = memory;
     return 0;
 }
@@ -89,6 +92,7 @@ static struct lk_session *session_free(struct lk_session *session)
     LKI_LIST_FOREACH_SAFE (node, &session->closed_segments)
         lki_segment_free(LKI_LIST_ENTRY(node, struct lk_segment, node));
     lki_transport_deinit(&session->transport);
+    lki_views_deinit(&session->views);
     give_own_memory(session->own_memory);
     free(session);
     return NULL;
@@ -106,12 +110,13 @@ static int make_session(struct lk_session **out)
     lki_list_init(&session->closed_segments);
     lki_list_init(&session->pending);
     lki_list_init(&session->answered);
+    lki_list_init(&session->open_locks);
     lki_transport_init(&session->transport, -1, NULL);
     int r = take_own_memory(&session->own_memory);
     if (r < 0)
         return r;
-    session->alive = &session->own_memory->alive[0];
-    session->plain = &session->own_memory->alive[1];
+    session->alive = &session->own_memory->alive;
+    lki_views_init(&session->views, session->own_memory->views, VIEWS_AT_HAND);
     *out = LKI_STEAL(&session);
     return 0;
 }

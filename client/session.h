@@ -10,15 +10,17 @@
 #include <lockkeeper/lockkeeper.h>
 
 #include "client/transport.h"
+#include "client/view.h"
 #include "common/list.h"
 
 struct lk_session {
     struct own_memory *own_memory; /* wiped by the kernel in a forked child */
     /* 1 while usable. In own_memory, so that one load tells a handle whether it was inherited. */
     uint32_t *alive;
-    /* Beside it: 1 while alive and no asynchronous acquire is pending, which is what the fast paths
-     * ask for: who waits for one lock and takes another may close a ring. */
-    uint32_t *plain;
+    struct lki_views views; /* the first ones lie in own_memory too */
+    /* struct lk_lock: those that the fast paths may take. None while an asynchronous acquire is pending, since
+     * who waits for one lock and takes another may close a ring. */
+    struct lki_list open_locks;
     struct lki_transport transport;
     bool may_reconnect;  /* nothing was answered yet, and lk_session_open() made the connection */
     uint32_t open_flags; /* LK_NO_AUTOSTART */

@@ -83,6 +83,6 @@ int lk_lock_downgrade(struct lk_lock *lock, enum lk_mode mode)
     enum lki_verdict verdict = lki_lock_downgrade(lock->party, lock->index, (enum lki_mode)mode);
     if (verdict == LKI_NOT_HELD)
         return lki_lock_fail_not_held(lock, "downgrade", " in a stronger mode");
-    lki_lock_set_gate(lock); /* a shared hold has a cell */
+    lki_lock_set_view(lock); /* a shared hold has a cell */
     return lki_lock_result(lock, verdict);
 }

@@ -171,7 +171,8 @@ static bool read_some(const struct stage *stage, enum way way)
     static uint64_t copy[BYTES_MAX / 8];
     size_t last = stage->bytes / 8 - 1;
     uint64_t torn = 0;
-    const struct lk_inline *fast = lk_lock_inline(stage->lock, LK_INLINE_LAYOUT);
+    const struct lk_inline *fast =
+        way == INLINE ? lk_lock_inline(stage->lock, LK_INLINE_LAYOUT) : NULL;
     switch (way) {
     case BY_SEQUENCE:
         READS(read_by_sequence(stage->page, copy, stage->bytes));

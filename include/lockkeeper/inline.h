@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define LK_INLINE_LAYOUT 3u
+#define LK_INLINE_LAYOUT 4u
 
 /* Shared between all processes: the words of one lock. Not to be touched but by what is below. */
 struct lk_inline_words {
@@ -34,14 +34,14 @@ struct lk_inline_words {
     uint64_t sequence;
 };
 
-/* Private to the process; written by the library alone. */
+/* Private to the process; written by the library alone. It lies in memory that a forked child finds zeroed, and
+ * NULL means: call the library. */
 struct lk_inline {
-    const uint32_t *gate;      /* points to 0: call the library */
-    const uint32_t *read_gate; /* the same for reads */
-    void *words;               /* struct lk_inline_words, while one of the gates is open */
+    void *words;      /* struct lk_inline_words, for acquire and release */
+    void *read_words; /* the same for reads */
+    void *cell; /* with words: not to be written unless it is 0, or cell_value; shared likewise */
     uint32_t id;
     uint32_t cell_value; /* what the cell shows while the lock is held shared */
-    void *cell;          /* not to be written unless it is 0, or cell_value; shared likewise */
 };
 
 /* The word of a lock whose readers need no fence, while nobody else is in the way. */
@@ -60,11 +60,11 @@ LK_API void lk_inline_leave(struct lk_lock *lock);
  * @layout: LK_INLINE_LAYOUT */
 LK_API const struct lk_inline *lk_lock_inline(const struct lk_lock *lock, uint32_t layout);
 
-/* A sanitizer that looks for races has to see what the library itself shows it. */
+/* The address in a view, or NULL. A sanitizer that looks for races has to see what the library itself shows it. */
 #if defined(__SANITIZE_THREAD__) || !defined(__GNUC__)
-#define LK_INLINE_OPEN(fast, which) 0
+#define LK_INLINE_LOOK(fast, which) ((void)(fast), (void *)0)
 #else
-#define LK_INLINE_OPEN(fast, which) ((fast) && *(fast)->which)
+#define LK_INLINE_LOOK(fast, which) ((fast) ? (fast)->which : (void *)0)
 #endif
 
 static inline bool lk_inline_is_biased(const struct lk_inline *fast, int order)
@@ -74,10 +74,9 @@ static inline bool lk_inline_is_biased(const struct lk_inline *fast, int order)
 }
 
 /* A store and a load; a writer makes the fence that is missing between them, in this thread too. */
-static inline int lk_inline_acquire_shared(const struct lk_inline *fast, struct lk_lock *lock,
-                                           uint64_t timeout_ns)
+static inline int lk_inline_acquire_shared(const struct lk_inline *fast, uint32_t *cell,
+                                           struct lk_lock *lock, uint64_t timeout_ns)
 {
-    uint32_t *cell = (uint32_t *)fast->cell;
     if (__atomic_load_n(cell, __ATOMIC_RELAXED) != 0)
         return lk_lock_acquire(lock, LK_SHARED, timeout_ns);
     __atomic_store_n(cell, fast->cell_value, __ATOMIC_RELAXED);
@@ -87,9 +86,9 @@ static inline int lk_inline_acquire_shared(const struct lk_inline *fast, struct 
 }
 
 /* The same for the end of it. False: nothing was done. */
-static inline bool lk_inline_release_shared(const struct lk_inline *fast, struct lk_lock *lock)
+static inline bool lk_inline_release_shared(const struct lk_inline *fast, uint32_t *cell,
+                                            struct lk_lock *lock)
 {
-    uint32_t *cell = (uint32_t *)fast->cell;
     if (__atomic_load_n(cell, __ATOMIC_RELAXED) != fast->cell_value)
         return false;
     __atomic_store_n(cell, 0, __ATOMIC_RELEASE);
@@ -103,11 +102,11 @@ static inline bool lk_inline_release_shared(const struct lk_inline *fast, struct
 static inline int lk_inline_acquire(const struct lk_inline *fast, struct lk_lock *lock,
                                     enum lk_mode mode, uint64_t timeout_ns)
 {
-    if (mode == LK_EXCLUSIVE && LK_INLINE_OPEN(fast, gate)) {
-        struct lk_inline_words *words = (struct lk_inline_words *)fast->words;
+    if (mode == LK_EXCLUSIVE) {
+        struct lk_inline_words *words = (struct lk_inline_words *)LK_INLINE_LOOK(fast, words);
         uint32_t nobody = 0;
-        if (__atomic_compare_exchange_n(&words->word, &nobody, fast->id, 0, __ATOMIC_SEQ_CST,
-                                        __ATOMIC_RELAXED)) {
+        if (words && __atomic_compare_exchange_n(&words->word, &nobody, fast->id, 0,
+                                                 __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)) {
             /* The owner alone writes the sequence. Odd before anything is written under the lock:
              * that is how readers, and whoever comes after a death, can tell. */
             uint64_t sequence = __atomic_load_n(&words->sequence, __ATOMIC_RELAXED);
@@ -115,8 +114,10 @@ static inline int lk_inline_acquire(const struct lk_inline *fast, struct lk_lock
             __atomic_thread_fence(__ATOMIC_RELEASE);
             return LK_ACQUIRED;
         }
-    } else if (mode == LK_SHARED && LK_INLINE_OPEN(fast, gate)) {
-        return lk_inline_acquire_shared(fast, lock, timeout_ns);
+    } else if (mode == LK_SHARED) {
+        uint32_t *cell = (uint32_t *)LK_INLINE_LOOK(fast, cell);
+        if (cell)
+            return lk_inline_acquire_shared(fast, cell, lock, timeout_ns);
     }
     return lk_lock_acquire(lock, mode, timeout_ns);
 }
@@ -124,8 +125,9 @@ static inline int lk_inline_acquire(const struct lk_inline *fast, struct lk_lock
 /** As lk_lock_release(). */
 static inline int lk_inline_release(const struct lk_inline *fast, struct lk_lock *lock)
 {
-    if (LK_INLINE_OPEN(fast, gate)) {
-        if (lk_inline_release_shared(fast, lock))
+    uint32_t *cell = (uint32_t *)LK_INLINE_LOOK(fast, cell);
+    if (cell) {
+        if (lk_inline_release_shared(fast, cell, lock))
             return 0;
         struct lk_inline_words *words = (struct lk_inline_words *)fast->words;
         uint32_t mine = fast->id;
@@ -145,8 +147,9 @@ static inline int lk_inline_release(const struct lk_inline *fast, struct lk_lock
 static inline int lk_inline_read_begin(const struct lk_inline *fast, const struct lk_lock *lock,
                                        uint64_t *out_version)
 {
-    if (LK_INLINE_OPEN(fast, read_gate)) {
-        const struct lk_inline_words *words = (const struct lk_inline_words *)fast->words;
+    const struct lk_inline_words *words =
+        (const struct lk_inline_words *)LK_INLINE_LOOK(fast, read_words);
+    if (words) {
         uint64_t sequence = __atomic_load_n(&words->sequence, __ATOMIC_ACQUIRE);
         if (!(sequence & 1)) {
             *out_version = sequence;
@@ -187,15 +190,16 @@ static inline void lk_inline_read_copy(void *to, const void *from, size_t bytes)
 static inline bool lk_inline_read_valid(const struct lk_inline *fast, const struct lk_lock *lock,
                                         uint64_t version)
 {
-    if (LK_INLINE_OPEN(fast, read_gate)) {
-        const struct lk_inline_words *words = (const struct lk_inline_words *)fast->words;
+    const struct lk_inline_words *words =
+        (const struct lk_inline_words *)LK_INLINE_LOOK(fast, read_words);
+    if (words) {
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
         return __atomic_load_n(&words->sequence, __ATOMIC_RELAXED) == version;
     }
     return lk_read_valid(lock, version);
 }
 
-#undef LK_INLINE_OPEN
+#undef LK_INLINE_LOOK
 
 #ifdef __cplusplus
 }

@@ -350,10 +350,10 @@ static int acquire(struct run_client *client, struct record *record, uint64_t ti
 {
     struct lk_lock *lock = client->locks[record->lock];
     const struct lk_inline *fast = lk_lock_inline(lock, LK_INLINE_LAYOUT);
-    if (record->mode == LK_SHARED && *fast->gate && chance(client, 2)) {
+    if (record->mode == LK_SHARED && fast->cell && chance(client, 2)) {
         if (*(uint32_t *)fast->cell == 0 && lk_inline_is_biased(fast, __ATOMIC_RELAXED))
             record->flags |= RECORD_FENCELESS;
-        return lk_inline_acquire_shared(fast, lock, timeout_ns);
+        return lk_inline_acquire_shared(fast, fast->cell, lock, timeout_ns);
     }
     return lk_lock_acquire(lock, (enum lk_mode)record->mode, timeout_ns);
 }

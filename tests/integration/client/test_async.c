@@ -8,6 +8,7 @@
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
+#include <lockkeeper/inline.h>
 
 #include "common/clock.h"
 
@@ -71,6 +72,33 @@ ASYNC_TEST(free_lock_is_granted_through_the_descriptor)
     cr_expect(eq(int, lk_lock_release(lock), 0), "%s", lk_last_error());
     cr_expect(eq(int, lk_lock_release(lock), -EPERM));
     cr_expect(eq(int, lk_lock_acquire(their_lock, LK_EXCLUSIVE, 0), LK_ACQUIRED));
+    close_all();
+}
+
+/* Who waits for one lock and takes another may close a ring: the library has to see that. */
+ASYNC_TEST(while_one_is_waited_for_no_other_is_taken_without_a_look)
+{
+    open_all();
+    struct lk_lock *second = open_lock(segment, 1);
+    const struct lk_inline *view = lk_lock_inline(second, LK_INLINE_LAYOUT);
+    cr_expect(ne(ptr, view->words, NULL));
+    cr_expect(ne(ptr, view->cell, NULL));
+    cr_assert(eq(int, lk_lock_acquire(their_lock, LK_EXCLUSIVE, 0), LK_ACQUIRED));
+    acquire_async(LK_EXCLUSIVE, LK_WAIT_FOREVER);
+    for (int i = 0; i < 2; i++) {
+        cr_expect(eq(ptr, view->words, NULL));
+        cr_expect(eq(ptr, view->cell, NULL));
+        cr_expect(ne(ptr, view->read_words, NULL));
+        cr_assert(eq(int, lk_lock_acquire(second, LK_EXCLUSIVE, 0), LK_ACQUIRED));
+        cr_assert(eq(int, lk_lock_release(second), 0));
+    }
+    cr_assert(eq(int, lk_lock_release(their_lock), 0));
+    dispatch_until_called();
+    cr_assert(eq(int, lk_lock_release(lock), 0));
+    cr_assert(eq(int, lk_lock_acquire(second, LK_EXCLUSIVE, 0), LK_ACQUIRED));
+    cr_expect(ne(ptr, view->words, NULL), "open again with its next use");
+    cr_expect(ne(ptr, view->cell, NULL));
+    cr_assert(eq(int, lk_lock_release(second), 0));
     close_all();
 }
 

@@ -127,6 +127,7 @@ static int use_inherited(struct child *side, void *user)
     (void)user;
     CHILD_CHECK(lk_inline_release(fast, lock) == -ESTALE);
     CHILD_CHECK(lk_inline_acquire(fast, lock, LK_EXCLUSIVE, LK_WAIT_FOREVER) == -ESTALE);
+    CHILD_CHECK(lk_inline_acquire(fast, lock, LK_SHARED, LK_WAIT_FOREVER) == -ESTALE);
     CHILD_CHECK(lk_inline_read_begin(fast, lock, &version) == -ESTALE);
     CHILD_CHECK(!lk_inline_read_valid(fast, lock, 0));
     return 0;
@@ -139,6 +140,42 @@ INLINE_TEST(a_forked_child_has_nothing)
     struct child child = child_start(use_inherited, NULL);
     child_join(&child);
     cr_assert(eq(int, lk_inline_release(fast, lock), 0));
+    lk_session_close(session);
+}
+
+/* More than a session has views at hand, and than fit into one map of them. */
+#define MANY 1300u
+static struct lk_lock *many[MANY];
+
+static int use_many_inherited(struct child *side, void *user)
+{
+    (void)side;
+    (void)user;
+    for (unsigned i = 0; i < MANY; i++) {
+        const struct lk_inline *view = lk_lock_inline(many[i], LK_INLINE_LAYOUT);
+        CHILD_CHECK(lk_inline_acquire(view, many[i], LK_EXCLUSIVE, LK_WAIT_FOREVER) == -ESTALE);
+        CHILD_CHECK(lk_inline_acquire(view, many[i], LK_SHARED, LK_WAIT_FOREVER) == -ESTALE);
+    }
+    return 0;
+}
+
+INLINE_TEST(of_many_locks_a_forked_child_has_none)
+{
+    struct lk_segment_options options = {
+        .size = sizeof(options), .flags = LK_CREATE, .size_bytes = 4096, .locks = MANY};
+    session = open_session();
+    cr_assert(eq(int, lk_segment_open(session, "s", &options, &segment), 1), "%s", lk_last_error());
+    for (unsigned i = 0; i < MANY; i++) {
+        many[i] = open_lock(segment, i);
+        fast = lk_lock_inline(many[i], LK_INLINE_LAYOUT);
+        cr_assert(ne(ptr, fast->words, NULL));
+        cr_assert(eq(int, lk_inline_acquire(fast, many[i], LK_EXCLUSIVE, 0), LK_ACQUIRED));
+    }
+    struct child child = child_start(use_many_inherited, NULL);
+    child_join(&child);
+    for (unsigned i = 0; i < MANY; i++)
+        cr_assert(
+            eq(int, lk_inline_release(lk_lock_inline(many[i], LK_INLINE_LAYOUT), many[i]), 0));
     lk_session_close(session);
 }
 

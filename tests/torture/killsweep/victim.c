@@ -87,7 +87,7 @@ static void join(const struct victim *victim)
     read_once(lock);
     read_once(lock);
     lki_bias_reads = LKI_BIAS_READS_DEFAULT;
-    if (!lock->fast.cell)
+    if (!lock->view->cell)
         _exit(4);
     must(lk_lock_acquire(lock, LK_EXCLUSIVE, 0));
     must(lk_lock_release(lock));
@@ -210,7 +210,7 @@ static _Noreturn void be_victim(struct victim *victim, const struct scenario *sc
     barrier_refused = scenario->cannot;
     segment->party.barrier = make_barrier;
     for (uint32_t i = 0; i < STAGE_LOCKS; i++)
-        lki_lock_set_gate(victim->locks[i]); /* handles remember the id of their attachment */
+        lki_lock_set_view(victim->locks[i]); /* handles remember the id of their attachment */
     do_before(victim, scenario);
     tracer_begin_here();
     int result = do_call(victim->locks[STAGE_LOCK], scenario->call, expiry_ns);
