@@ -12,7 +12,8 @@ struct lki_view_block {
     void *base;
 };
 
-static_assert(sizeof(struct lk_inline) == 32, "two to a cache line, and none in two of them");
+static_assert(sizeof(void *) != 8 || sizeof(struct lk_inline) == 32,
+              "two to a cache line, and none in two of them");
 
 void lki_views_init(struct lki_views *views, struct lk_inline *first, size_t count)
 {

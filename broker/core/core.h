@@ -300,7 +300,8 @@ int lkd_core_adopt(struct lkd_core *core, uint64_t now_ns);
 
 /* --- Queries --- */
 
-/* Takes the next effect; those of the kind WAKE come first, and DISCONNECT and FORGET_SESSION last. False: there is none. */
+/* Takes the next effect; those of the kind WAKE come first, and DISCONNECT and FORGET_SESSION last. False:
+ * there is none. */
 bool lkd_core_next_effect(struct lkd_core *core, struct lkd_effect *out_effect);
 
 /* Takes the next WAKE alone, and fills in only what belongs to it: who is woken waits for nothing else

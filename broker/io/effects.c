@@ -295,8 +295,8 @@ static void disconnect(struct lkd_daemon *daemon, const struct lkd_effect *effec
     if (connection == NULL)
         return;
     lkd_connection_log(connection, effect->warning ? LKD_LOG_WARNING : LKD_LOG_DEBUG, effect->text);
-    lkd_core_session_lost(daemon->core, effect->session,
-                          lki_clock_now_ns()); /* before the socket goes */
+    /* Before the socket goes. */
+    lkd_core_session_lost(daemon->core, effect->session, lki_clock_now_ns());
     lkd_connection_close(connection);
 }
 
