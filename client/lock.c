@@ -325,8 +325,9 @@ static inline int acquire_shared(struct lk_lock *lock, uint64_t timeout_ns)
 
 int lk_lock_acquire(struct lk_lock *lock, enum lk_mode mode, uint64_t timeout_ns)
 {
-    if (lock && lock->view->words) {
-        if (mode == LK_SHARED)
+    if (LKI_LIKELY(lock && lock->view->words)) {
+        /* Expected first, since it has no locked instruction behind which a jump would hide. */
+        if (LKI_LIKELY(mode == LK_SHARED))
             return acquire_shared(lock, timeout_ns);
         if (mode == LK_EXCLUSIVE &&
             lki_hot_take_exclusive(lock->view->words, lock->view->id, LKI_HOLD_DATA))
@@ -380,7 +381,7 @@ LKI_NOINLINE static int release_again(struct lk_lock *lock)
 
 int lk_lock_release(struct lk_lock *lock)
 {
-    if (!lock || !lock->view->words)
+    if (LKI_UNLIKELY(!lock || !lock->view->words))
         return release_slow(lock);
     const struct lk_inline *view = lock->view;
     switch (lki_hot_leave_fenceless(view->words, view->cell, view->cell_value)) {

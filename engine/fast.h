@@ -5,6 +5,7 @@
  * programs: what is changed here is changed there, and LK_INLINE_LAYOUT with it. */
 #pragma once
 
+#include "common/compiler.h"
 #include "engine/fence.h"
 #include "engine/lock.h"
 #include "engine/step.h"
@@ -171,7 +172,7 @@ static inline bool lki_fast_release_shared(struct lki_party *party, uint32_t loc
  * else may be set beside the two does not last, and readers with a fence come by. */
 static inline bool lki_word_is_biased(uint32_t word)
 {
-    return word == (LKI_READ | LKI_BIASED);
+    return LKI_LIKELY(word == (LKI_READ | LKI_BIASED));
 }
 
 enum lki_fenceless {
@@ -190,7 +191,7 @@ static inline enum lki_fenceless lki_hot_take_fenceless(struct lki_lock_hot *hot
 {
     LKI_STEP("take_fenceless");
     /* relaxed: our own cell */
-    if (atomic_load_explicit(cell, memory_order_relaxed) != 0)
+    if (LKI_UNLIKELY(atomic_load_explicit(cell, memory_order_relaxed) != 0))
         return LKI_FENCELESS_NOT;
     LKI_STEP("take_fenceless_cell");
     LKI_STORE_UNFENCED(cell, value, memory_order_relaxed);
@@ -212,7 +213,7 @@ static inline enum lki_fenceless lki_hot_leave_fenceless(struct lki_lock_hot *ho
 {
     LKI_STEP("leave_fenceless");
     /* relaxed: as above */
-    if (atomic_load_explicit(cell, memory_order_relaxed) != value)
+    if (LKI_UNLIKELY(atomic_load_explicit(cell, memory_order_relaxed) != value))
         return LKI_FENCELESS_NOT;
     LKI_STEP("leave_fenceless_cell");
     /* [cell-word] release: what was read under the lock comes before what a writer writes who has seen the
