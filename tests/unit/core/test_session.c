@@ -99,6 +99,24 @@ Test(session, without_attachments_is_forgotten_when_lost)
     cr_expect(eq(sz, count_effects(LKD_EFFECT_FORGET_SESSION), 1));
 }
 
+Test(session, is_attached_from_its_first_open_until_nothing_of_it_is_left)
+{
+    uint64_t a = connect_as(1000, 1);
+    cr_expect(not(lkd_core_session_is_attached(world.core, a)));
+    struct lki_opened at_a = opened(a, "x", LK_CREATE);
+    cr_expect(lkd_core_session_is_attached(world.core, a));
+    request_segment(a, LKI_REQUEST_DETACH, at_a.segment);
+    work();
+    cr_expect(not(lkd_core_session_is_attached(world.core, a)));
+
+    opened(a, "x", LK_CREATE);
+    lose(a); /* what it might hold stays */
+    cr_expect(lkd_core_session_is_attached(world.core, a));
+    end_process(1);
+    work();
+    cr_expect(not(lkd_core_session_is_attached(world.core, a)), "it is forgotten");
+}
+
 Test(session, lost_while_holding_holds_until_its_process_ends)
 {
     uint64_t a = connect_as(1000, 1), b = connect_as(1000, 2);
