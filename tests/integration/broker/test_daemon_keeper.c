@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A keeper that answers when its worker has given up: the number that was to take the answer may be
- * another's connection by then. */
+ * another's connection by then. And one whose worker needs replacing. */
 #include "daemon_fixture.h"
 
 #include <errno.h>
@@ -9,6 +9,7 @@
 #include <linux/sockios.h>
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -34,12 +35,18 @@ static void teardown(void)
 
 TestSuite(daemon_keeper, .init = setup, .fini = teardown, .timeout = 120);
 
-/* A session that may wait for longer than the worker does. */
-static int connect_patiently(void)
+/* One that may wait for longer than the worker does. */
+static int connect_raw_patiently(void)
 {
     const struct timeval patience = {.tv_sec = 60};
     int fd = connect_raw();
     cr_assert(eq(int, setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0));
+    return fd;
+}
+
+static int connect_patiently(void)
+{
+    int fd = connect_raw_patiently();
     send_hello(fd);
     return fd;
 }
@@ -141,6 +148,24 @@ Test(daemon_keeper, what_a_dead_worker_asked_for_is_nobodys)
 }
 
 /* A shell or a daemon that ignores SIGCHLD hands that on to what it starts. */
+/* It cannot notice that it is late itself, as one that hangs does. */
+Test(daemon_keeper, a_worker_that_stays_stopped_is_replaced)
+{
+    struct reply reply;
+    int session = connect_raw_patiently();
+    expect_works(session, "before");
+    pid_t stopped = worker_pid();
+    broker.restarts = true;
+
+    cr_assert(eq(int, kill(stopped, SIGSTOP), 0));
+    cr_assert(eq(int, receive_reply(session, &reply), 1), "%s", read_log());
+    cr_expect(eq(int, (int)reply.message.type, LKI_REPLY_RESUMED));
+    cr_expect(ne(int, worker_pid(), stopped));
+    cr_expect(ne(ptr, strstr(read_log(), "was stopped for"), NULL), "%s", read_log());
+    expect_serves();
+    close(session);
+}
+
 Test(daemon_keeper, one_that_was_started_with_ends_of_children_ignored_replaces_its_worker)
 {
     static const struct daemon_start ignoring = {.launcher = {"env", "--ignore-signal=CHLD"}};

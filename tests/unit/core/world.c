@@ -177,6 +177,20 @@ static void make(const struct lkd_effect *effect)
         made(effect->segment, world.make_result);
 }
 
+static void lose_events(const struct lkd_effect *effect)
+{
+    world.in_core = true;
+    lkd_core_events_lost(world.core, effect->session, effect->message.as.event.lost + 1);
+    world.in_core = false;
+}
+
+static void disconnect(uint64_t session)
+{
+    world.in_core = true;
+    lkd_core_session_lost(world.core, session, world.now_ns);
+    world.in_core = false;
+}
+
 /* Carries out what the core wants, as the real driver would between two events. */
 static void drain(void)
 {
@@ -186,12 +200,12 @@ static void drain(void)
     while (lkd_core_next_effect(world.core, &effect)) {
         take_step(); /* handed out, and not carried out */
         if (world.deaf && effect.message.type == LKI_REPLY_EVENT)
-            lkd_core_events_lost(world.core, effect.session, effect.message.as.event.lost + 1);
+            lose_events(&effect);
         else
             record_effect(&effect);
         lkd_core_check(world.core);
         if (effect.kind == LKD_EFFECT_DISCONNECT)
-            lkd_core_session_lost(world.core, effect.session, world.now_ns);
+            disconnect(effect.session);
         if (effect.kind == LKD_EFFECT_MAKE_SEGMENT)
             make(&effect);
         if (effect.kind == LKD_EFFECT_GROW_SEGMENT && !world.growing_waits)
