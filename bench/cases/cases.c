@@ -7,7 +7,7 @@ const struct bench_case bench_cases[] = {
     {"crowd", "the exclusive pair among 1,000 attachments", bench_crowd, 2, true},
     {"waiters", "releases for which others wait, among up to 1,000 attachments", bench_waiters, 20,
      false},
-    {"contended", "2 to 32 processes that all want one lock", bench_contended, 170, false},
+    {"contended", "2 to 32 processes that all want one lock", bench_contended, 200, false},
     {"readers", "1 to 8 processes that read, and write now and then", bench_readers, 35, false},
     {"mixed", "reads with writes in between, with read bias and without", bench_mixed, 30, false},
     {"bias", "the first writer after readers that need no fence", bench_bias, 2, false},

@@ -29,6 +29,7 @@ struct shares {
 };
 
 #define SHARES_NS (2 * LKI_NS_PER_S)
+#define SHARE_ROUNDS 7u
 
 /* The floor of a worst wait: the same processes, none of which waits for another. */
 static void *join_nothing(const struct bench *bench)
@@ -85,9 +86,10 @@ static struct bench_group *add_share(const struct bench *bench, struct bench_rep
                                      unsigned crowd, enum bench_better better, const char *which,
                                      double goal)
 {
-    struct bench_group *group = bench_group_add(report, "1", better, bench_rounds(bench, 3),
-                                                "contended: %s share of a fair one, in %g s", which,
-                                                (double)shares_ns(bench) / (double)LKI_NS_PER_S);
+    struct bench_group *group =
+        bench_group_add(report, "1", better, bench_rounds(bench, SHARE_ROUNDS),
+                        "contended: %s share of a fair one, in %g s", which,
+                        (double)shares_ns(bench) / (double)LKI_NS_PER_S);
     bench_group_join(group, "processes", crowd);
     group->series[bench_series_add(group, bench_peer_lockkeeper.name)].bound = goal;
     return group;
@@ -208,20 +210,31 @@ static void judge_strict_order(struct bench *bench, struct bench_report *report)
     }
 }
 
+static void judge_shares(struct bench *bench, struct bench_report *report)
+{
+    struct shares shares[CROWDS];
+    unsigned rounds = bench_rounds(bench, SHARE_ROUNDS);
+    unsigned count = 0;
+    for (; count < CROWDS && crowds[count] <= GOALS_CROWD_MAX; count++) {
+        shares[count].least = add_share(bench, report, crowds[count], BENCH_MORE, "smallest", 0.85);
+        shares[count].most = add_share(bench, report, crowds[count], BENCH_LESS, "largest", 1.15);
+    }
+    for (unsigned round = 0; round < rounds; round++)
+        for (unsigned i = 0; i < count; i++) {
+            bench_progress(bench, round * count + i, rounds * count, "shares");
+            measure_shares(bench, &shares[i], crowds[i]);
+        }
+}
+
 void bench_contended(struct bench *bench, struct bench_report *report)
 {
     struct bench_group *groups[CROWDS][FIGURES];
-    struct shares shares[CROWDS];
     unsigned rounds = bench_rounds(bench, 3);
     unsigned done = 0;
     unsigned total = rounds * CROWDS * (unsigned)bench->peer_count;
 
     for (size_t c = 0; c < CROWDS; c++)
         add_crowd(bench, report, crowds[c], groups[c]);
-    for (size_t c = 0; c < CROWDS && crowds[c] <= GOALS_CROWD_MAX; c++) {
-        shares[c].least = add_share(bench, report, crowds[c], BENCH_MORE, "smallest", 0.85);
-        shares[c].most = add_share(bench, report, crowds[c], BENCH_LESS, "largest", 1.15);
-    }
     for (unsigned round = 0; round < rounds; round++)
         for (size_t c = 0; c < CROWDS; c++) {
             for (size_t i = 0; i < bench->peer_count; i++) {
@@ -231,9 +244,8 @@ void bench_contended(struct bench *bench, struct bench_report *report)
                     measure_one(bench, peer, groups[c], crowds[c]);
             }
             measure_floor(bench, groups[c][WORST], crowds[c]);
-            if (crowds[c] <= GOALS_CROWD_MAX)
-                measure_shares(bench, &shares[c], crowds[c]);
         }
+    judge_shares(bench, report);
     if (chosen(bench, "robust"))
         judge_worst(bench, report);
     if (chosen(bench, "sysv-sem"))
