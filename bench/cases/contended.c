@@ -127,10 +127,26 @@ static void measure_shares(struct bench *bench, const struct shares *shares, uns
     bench_sample(shares->most, 0, result.most_share);
 }
 
-/* --- What is judged of worst waits and of strict order: with those alone that are compared, since the worst of
- * half a second is twice or half as long the next time, and three of them say little --- */
+static void judge_shares(struct bench *bench, struct bench_report *report)
+{
+    struct shares shares[CROWDS];
+    unsigned rounds = bench_rounds(bench, SHARE_ROUNDS);
+    unsigned count = 0;
+    for (; count < CROWDS && crowds[count] <= GOALS_CROWD_MAX; count++) {
+        shares[count].least = add_share(bench, report, crowds[count], BENCH_MORE, "smallest", 0.85);
+        shares[count].most = add_share(bench, report, crowds[count], BENCH_LESS, "largest", 1.15);
+    }
+    for (unsigned round = 0; round < rounds; round++)
+        for (unsigned i = 0; i < count; i++) {
+            bench_progress(bench, round * count + i, rounds * count, "shares");
+            measure_shares(bench, &shares[i], crowds[i]);
+        }
+}
 
-#define DUEL_PROCESSES 8u
+/* --- Worst waits, and strict order: judged beside those alone that are compared, since the worst of half a
+ * second is twice or half as long the next time, and three of them say little --- */
+
+#define STRICT_PROCESSES 8u
 
 struct duel {
     unsigned processes;
@@ -196,7 +212,7 @@ static void judge_worst(struct bench *bench, struct bench_report *report)
 static void judge_strict_order(struct bench *bench, struct bench_report *report)
 {
     unsigned rounds = bench_rounds(bench, 15);
-    struct duel duel = {.processes = DUEL_PROCESSES,
+    struct duel duel = {.processes = STRICT_PROCESSES,
                         .peers = {&bench_peer_lockkeeper_fifo, chosen(bench, "sysv-sem")},
                         .count = 2};
     duel.handoffs =
@@ -208,22 +224,6 @@ static void judge_strict_order(struct bench *bench, struct bench_report *report)
         bench_progress(bench, round, rounds, "strict order");
         run_duel(bench, &duel);
     }
-}
-
-static void judge_shares(struct bench *bench, struct bench_report *report)
-{
-    struct shares shares[CROWDS];
-    unsigned rounds = bench_rounds(bench, SHARE_ROUNDS);
-    unsigned count = 0;
-    for (; count < CROWDS && crowds[count] <= GOALS_CROWD_MAX; count++) {
-        shares[count].least = add_share(bench, report, crowds[count], BENCH_MORE, "smallest", 0.85);
-        shares[count].most = add_share(bench, report, crowds[count], BENCH_LESS, "largest", 1.15);
-    }
-    for (unsigned round = 0; round < rounds; round++)
-        for (unsigned i = 0; i < count; i++) {
-            bench_progress(bench, round * count + i, rounds * count, "shares");
-            measure_shares(bench, &shares[i], crowds[i]);
-        }
 }
 
 void bench_contended(struct bench *bench, struct bench_report *report)

@@ -147,8 +147,7 @@ Test(daemon_keeper, what_a_dead_worker_asked_for_is_nobodys)
     expect_serves();
 }
 
-/* A shell or a daemon that ignores SIGCHLD hands that on to what it starts. */
-/* It cannot notice that it is late itself, as one that hangs does. */
+/* Its own watchdog, which ends one that hangs, is stopped with it. */
 Test(daemon_keeper, a_worker_that_stays_stopped_is_replaced)
 {
     struct reply reply;
@@ -166,6 +165,7 @@ Test(daemon_keeper, a_worker_that_stays_stopped_is_replaced)
     close(session);
 }
 
+/* A shell or a daemon that ignores SIGCHLD hands that on to what it starts. */
 Test(daemon_keeper, one_that_was_started_with_ends_of_children_ignored_replaces_its_worker)
 {
     static const struct daemon_start ignoring = {.launcher = {"env", "--ignore-signal=CHLD"}};
