@@ -81,6 +81,9 @@ struct lk_segment *bench_segment(struct lk_session *session, const char *name,
                                  uint32_t attachments);
 struct lk_lock *bench_lock(struct lk_segment *segment);
 
+/* Whether it is among those that were chosen. */
+bool bench_takes_part(const struct bench *bench, const struct bench_peer *peer);
+
 /* Makes a peer in a zeroed arena, and ends it. */
 void bench_peer_make(struct bench *bench, const struct bench_peer *peer);
 void bench_peer_unmake(struct bench *bench, const struct bench_peer *peer);

@@ -109,14 +109,6 @@ static int choose_case(struct bench *bench, const char *name)
     return EX_USAGE;
 }
 
-static bool is_chosen(const struct bench *bench, const struct bench_peer *peer)
-{
-    for (size_t i = 0; i < bench->peer_count; i++)
-        if (bench->peers[i] == peer)
-            return true;
-    return false;
-}
-
 static int choose_peer(struct bench *bench, const char *name)
 {
     const struct bench_peer *peer = bench_peer_find(name);
@@ -130,7 +122,7 @@ static int choose_peer(struct bench *bench, const char *name)
         complain("--vs", name, why);
         return EX_UNAVAILABLE;
     }
-    if (!is_chosen(bench, peer))
+    if (!bench_takes_part(bench, peer))
         bench->peers[bench->peer_count++] = peer;
     return 0;
 }
@@ -146,7 +138,7 @@ static int choose_peers(struct bench *bench, const char *vs)
         const char *why = all && peer->missing ? peer->missing() : NULL;
         if (why)
             fprintf(stderr, "lockkeeper: bench: without %s: %s\n", peer->name, why);
-        else if (all || peer->always || is_chosen(&wanted, peer))
+        else if (all || peer->always || bench_takes_part(&wanted, peer))
             bench->peers[bench->peer_count++] = peer;
     }
     return r;

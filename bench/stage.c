@@ -189,6 +189,14 @@ struct lk_lock *bench_lock(struct lk_segment *segment)
     return lock;
 }
 
+bool bench_takes_part(const struct bench *bench, const struct bench_peer *peer)
+{
+    for (size_t i = 0; i < bench->peer_count; i++)
+        if (bench->peers[i] == peer)
+            return true;
+    return false;
+}
+
 void bench_peer_make(struct bench *bench, const struct bench_peer *peer)
 {
     memset(bench->arena, 0, BENCH_ARENA_BYTES);

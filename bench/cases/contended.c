@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* Processes that all want the same lock exclusively, all the time. */
-#include <string.h>
-
 #include "bench/cases/cell.h"
 #include "common/clock.h"
 
@@ -155,14 +153,6 @@ struct duel {
     struct bench_group *worst, *handoffs; /* NULL: not judged */
 };
 
-static const struct bench_peer *chosen(const struct bench *bench, const char *name)
-{
-    for (size_t i = 0; i < bench->peer_count; i++)
-        if (strcmp(bench->peers[i]->name, name) == 0)
-            return bench->peers[i];
-    return NULL;
-}
-
 static struct bench_group *add_duel(struct bench_report *report, const struct duel *duel,
                                     unsigned figure, unsigned rounds, const char *name)
 {
@@ -190,11 +180,10 @@ static void judge_worst(struct bench *bench, struct bench_report *report)
     struct duel duels[CROWDS];
     size_t count = 0;
     unsigned rounds = bench_rounds(bench, 11);
-    const struct bench_peer *robust = chosen(bench, "robust");
     for (; count < CROWDS && crowds[count] <= GOALS_CROWD_MAX; count++) {
         struct duel *duel = &duels[count];
         *duel = (struct duel){.processes = crowds[count],
-                              .peers = {&bench_peer_lockkeeper, robust, &no_lock},
+                              .peers = {&bench_peer_lockkeeper, &bench_peer_robust, &no_lock},
                               .count = 3};
         duel->worst = add_duel(report, duel, WORST, rounds, "contended: worst wait, more rounds");
         bench_group_join(duel->worst, "processes", duel->processes);
@@ -213,7 +202,7 @@ static void judge_strict_order(struct bench *bench, struct bench_report *report)
 {
     unsigned rounds = bench_rounds(bench, 15);
     struct duel duel = {.processes = STRICT_PROCESSES,
-                        .peers = {&bench_peer_lockkeeper_fifo, chosen(bench, "sysv-sem")},
+                        .peers = {&bench_peer_lockkeeper_fifo, &bench_peer_sysv_sem},
                         .count = 2};
     duel.handoffs =
         add_duel(report, &duel, HANDOFFS, rounds, "strict order, 8 processes: hand-offs");
@@ -246,8 +235,8 @@ void bench_contended(struct bench *bench, struct bench_report *report)
             measure_floor(bench, groups[c][WORST], crowds[c]);
         }
     judge_shares(bench, report);
-    if (chosen(bench, "robust"))
+    if (bench_takes_part(bench, &bench_peer_robust))
         judge_worst(bench, report);
-    if (chosen(bench, "sysv-sem"))
+    if (bench_takes_part(bench, &bench_peer_sysv_sem))
         judge_strict_order(bench, report);
 }

@@ -124,10 +124,10 @@ const struct bench_peer bench_peer_lockkeeper_inline = {
     .pairs = pairs_inline,
 };
 
-/* No lock: what the calls alone take, of a function that refuses a layout which nobody has. Called as a pair is,
- * past the procedure linkage table. */
+/* Called as a pair is, past the procedure linkage table. */
 extern LK_API_HOT __typeof__(lk_lock_inline) lk_lock_inline;
 
+/* No lock: what the calls alone take, of a function that refuses a layout which nobody has. */
 static int empty_calls(void *arg, enum bench_mode mode, unsigned count)
 {
     struct lk_lock *lock = ((struct handle *)arg)->lock;

@@ -323,9 +323,7 @@ uint64_t send_message(uint64_t session, struct lki_message message)
 
 void lose(uint64_t session)
 {
-    world.in_core = true;
-    lkd_core_session_lost(world.core, session, world.now_ns);
-    world.in_core = false;
+    disconnect(session);
     drain();
 }
 
